@@ -1,0 +1,283 @@
+"""An Inspect model provider over our engines. Imports inspect_ai: reach it through `tasks` or `_registry`.
+
+Inspect's own Hugging Face provider refuses images; this one takes text and images, in process, and turns
+concurrent requests into engine batches. A model's name carries a hash of its checkpoint, because Inspect's
+cache looks at the name and not at the model's arguments.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    Content,
+    ContentImage,
+    ContentReasoning,
+    ContentText,
+    GenerateConfig,
+    Logprob,
+    Logprobs,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+)
+from inspect_ai.model import StopReason as InspectStopReason
+from inspect_ai.tool import ToolChoice, ToolInfo
+from PIL import Image
+
+from safeladder.evaluation.batching import Batcher
+from safeladder.evaluation.rollouts import checkpoint_hash
+from safeladder.rollout.collect import collect
+from safeladder.rollout.parse import ResponseFormat
+from safeladder.types import (
+    Engine,
+    Message,
+    Part,
+    Response,
+    Rollout,
+    SafeladderError,
+    Sample,
+    SamplingParams,
+    StopReason,
+)
+
+SAMPLE_KEY = "safeladder_sample"
+"""Message metadata: the id under which the sample itself was handed over."""
+
+_REFUSED_SETTINGS = (
+    "top_p",
+    "top_k",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "response_schema",
+)
+_STOP: Mapping[StopReason, InspectStopReason] = {
+    StopReason.EOS: "stop",
+    StopReason.STOP: "stop",
+    StopReason.LENGTH: "max_tokens",
+    StopReason.ERROR: "unknown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    sample: Sample
+    params: SamplingParams
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A running engine for a provider to use, and the samples that messages may stand for.
+
+    A message whose metadata names a sample (`SAMPLE_KEY`) is that sample: its images are never encoded or
+    logged.
+    """
+
+    engine: Engine
+    samples: Mapping[str, Sample]
+    format: ResponseFormat
+    batch_size: int
+
+
+class SafeladderAPI(ModelAPI):
+    """Replies of one of our engines. `rollouts` holds what it did on handed-over samples, by sample id.
+
+    Without a temperature decoding is greedy; without max_tokens a reply may take 2048 tokens.
+    """
+
+    def __init__(self, model_name: str, attachment: Attachment) -> None:
+        super().__init__(model_name)
+        self.rollouts: dict[str, Rollout] = {}
+        self.failures: list[Exception] = []
+        self._attachment = attachment
+        self._seen: dict[str, int] = {}
+        self._batcher = Batcher[_Request, list[Rollout]](self._work, size=attachment.batch_size)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        model_name: str,
+        *,
+        device: str = "cpu",
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        batch_size: int = 32,
+        open_tag: str = "<think>",
+        close_tag: str = "</think>",
+    ) -> SafeladderAPI:
+        """A provider that loads `PATH` or `PATH@HASH` (as written to logs), and is named `PATH@HASH`.
+
+        The keywords are model arguments (`-M`): device and dtype of the weights, requests an engine call, and
+        the tags of the reasoning block.
+
+        Raises:
+            SafeladderError: no such checkpoint, or it is not the one the hash was taken from.
+        """
+        path, _, expected = model_name.partition("@")
+        found = checkpoint_hash(path)
+        if expected not in ("", found):
+            raise SafeladderError(f"checkpoint {path} has changed: its hash is {found}, the name says {expected}")
+        # Loading needs torch; finding the provider does not.
+        from safeladder.rollout.local import LocalEngine
+
+        attachment = Attachment(
+            engine=LocalEngine.load(path, device=device, dtype=dtype),
+            samples={},
+            format=ResponseFormat(open_tag=open_tag, close_tag=close_tag),
+            batch_size=int(batch_size),
+        )
+        return cls(f"{path}@{found}", attachment)
+
+    async def generate(
+        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+    ) -> ModelOutput:
+        """One reply (or `num_choices`) to a conversation. Errors of the engine are raised, never turned into
+        text."""
+        if tools:
+            raise SafeladderError("the safeladder provider offers no tools to the model; use a task without tools")
+        refused = [name for name in _REFUSED_SETTINGS if getattr(config, name) is not None]
+        if refused:
+            raise SafeladderError(
+                f"the safeladder provider cannot apply {', '.join(refused)}; "
+                "allowed: max_tokens, temperature, num_choices, stop_seqs, seed, logprobs"
+            )
+        params = SamplingParams(
+            max_new_tokens=config.max_tokens or 2048,
+            temperature=config.temperature or 0.0,
+            n=config.num_choices or 1,
+            stop=tuple(config.stop_seqs or ()),
+        )
+        request = _Request(self._sample(input), params, config.seed or 0)
+        try:
+            rollouts = await self._batcher(request)
+        except Exception as error:
+            self.failures.append(error)
+            raise
+        if request.sample.id in self._attachment.samples:
+            self.rollouts[request.sample.id] = rollouts[0]
+        return self._output(rollouts, logprobs=bool(config.logprobs))
+
+    def max_connections(self) -> int:
+        """Two batches: one in the engine, one on its way."""
+        return 2 * self._attachment.batch_size
+
+    def connection_key(self) -> str:
+        return self.model_name
+
+    async def count_text_tokens(self, text: str) -> int:
+        """Rough count (the default wants to download a vocabulary). Usage is exact: it comes from the
+        engine."""
+        return max(1, len(text.encode()) // 3)
+
+    def _work(self, requests: Sequence[_Request]) -> list[list[Rollout]]:
+        ours = self._attachment
+        replies: dict[int, list[Rollout]] = {}
+        alike: dict[tuple[SamplingParams, int], list[int]] = {}
+        for i, request in enumerate(requests):
+            alike.setdefault((request.params, request.seed), []).append(i)
+        for (params, seed), where in alike.items():
+            samples = [requests[i].sample for i in where]
+            found = collect(ours.engine, samples, params, ours.format, seed=seed)
+            replies.update(zip(where, found, strict=True))
+        return [replies[i] for i in range(len(requests))]
+
+    def _sample(self, messages: Sequence[ChatMessage]) -> Sample:
+        handed_over = (messages[-1].metadata or {}).get(SAMPLE_KEY) if messages else None
+        if handed_over is not None and len(messages) == 1:
+            return self._attachment.samples[handed_over]
+        return Sample(id=self._new_id(messages), messages=tuple(map(self._message, messages)), label="inspect")
+
+    def _new_id(self, messages: Sequence[ChatMessage]) -> str:
+        """Content and how often it was asked: engines draw their randomness, and remember prompts, by sample
+        id.
+
+        Repeats (epochs) must not all get the same draw, and two conversations must never share an id.
+        """
+        said = [(m.role, [c.model_dump_json() for c in _contents(m)]) for m in messages]
+        digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        self._seen[digest] = self._seen.get(digest, 0) + 1
+        return f"{digest}/{self._seen[digest]}"
+
+    def _message(self, message: ChatMessage) -> Message:
+        if message.role == "tool":
+            raise SafeladderError("the safeladder provider cannot read tool messages")
+        if isinstance(message, ChatMessageAssistant):
+            reasoning = "".join(c.reasoning for c in _contents(message) if isinstance(c, ContentReasoning))
+            reply = Response(answer=message.text, reasoning=reasoning or None)
+            return Message(role="assistant", parts=(Part(text=self._attachment.format.render(reply)),))
+        return Message(role=message.role, parts=tuple(map(_part, _contents(message))))
+
+    def _output(self, rollouts: Sequence[Rollout], *, logprobs: bool) -> ModelOutput:
+        asked, said = len(rollouts[0].prompt_ids), sum(r.length for r in rollouts)
+        errors = [r for r in rollouts if r.stop_reason is StopReason.ERROR]
+        return ModelOutput(
+            model=self.model_name,
+            choices=[
+                ChatCompletionChoice(
+                    message=ChatMessageAssistant(content=self._reply(r), model=self.model_name, source="generate"),
+                    stop_reason=_STOP[r.stop_reason],
+                    logprobs=self._logprobs(r) if logprobs else None,
+                )
+                for r in rollouts
+            ],
+            usage=ModelUsage(input_tokens=asked, output_tokens=said, total_tokens=asked + said),
+            error="the engine failed on this request" if errors else None,
+            metadata={
+                "well_formed": [r.response is not None for r in rollouts],
+                "logprob": [sum(r.logprobs) for r in rollouts],
+            },
+        )
+
+    def _logprobs(self, rollout: Rollout) -> Logprobs:
+        tokens = [self._attachment.engine.decode([token]) for token in rollout.token_ids]
+        return Logprobs(content=[Logprob(token=t, logprob=x) for t, x in zip(tokens, rollout.logprobs, strict=True)])
+
+    def _reply(self, rollout: Rollout) -> list[Content]:
+        if rollout.response is not None:
+            parts: list[Content] = [ContentText(text=rollout.response.answer)]
+            if rollout.response.reasoning is not None:
+                parts.insert(0, ContentReasoning(reasoning=rollout.response.reasoning))
+            return parts
+        if self._attachment.format.open_tag in rollout.text or rollout.stop_reason in (
+            StopReason.LENGTH,
+            StopReason.ERROR,
+        ):
+            # An unfinished thought is not an answer: scorers that read the completion must find none.
+            return [ContentReasoning(reasoning=rollout.text), ContentText(text="")]
+        return [ContentText(text=rollout.text)]
+
+
+def _contents(message: ChatMessage) -> list[Content]:
+    return [ContentText(text=message.content)] if isinstance(message.content, str) else message.content
+
+
+def _part(content: Content) -> Part:
+    if isinstance(content, ContentText):
+        return Part(text=content.text)
+    if isinstance(content, ContentImage):
+        return Part(image=_decode(content.image))
+    raise SafeladderError(f"the safeladder provider reads text and images, not {content.type} content")
+
+
+def _decode(uri: str) -> Image.Image:
+    """The image of a data URI (Inspect hands media over inline)."""
+    try:
+        header, _, data = uri.partition(",")
+        if not header.startswith("data:image/") or not header.endswith(";base64"):
+            raise ValueError("not an image as a base64 data URI")
+        image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+        image.load()
+    except (ValueError, OSError, binascii.Error) as error:
+        raise SafeladderError(f"an image of the conversation cannot be read: {error}") from None
+    return image.convert("RGB")

@@ -1,0 +1,298 @@
+"""The in-process engine: batched sampling over a policy's own weights, for images, video and text.
+
+A prompt is encoded and prefilled once for all its samples; rows that end are dropped from the batch; every row draws
+its randomness from (seed, sample id, context length, sample number), so the same seed gives the same ids
+however the work is split. Where one call asks for a sample several times, its numbers go on counting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safeladder.models.load import Dtype, load_checkpoint
+from safeladder.models.policy import Policy, Prompt
+from safeladder.rollout.decoder import Decoder, KVCache
+from safeladder.types import (
+    Completion,
+    GenerationRequest,
+    SafeladderError,
+    Sample,
+    SamplingParams,
+    StopReason,
+)
+
+_COMPACT_BELOW = 0.75
+"""Rows are dropped once fewer than this share is still running: copying the cache costs more than a few idle rows."""
+
+
+class LocalEngine:
+    """`Engine` over a policy in this process.
+
+    Args:
+        policy: shared with the learner; its vision tower and embeddings' shapes are used, its weights are copied on
+            `sync`.
+        max_rows: rows decoded together.
+    """
+
+    def __init__(self, policy: Policy, *, max_rows: int = 256) -> None:
+        self.policy = policy
+        self.max_rows = max_rows
+        self._prompts: dict[str, Prompt] = {}
+        self._decoder: Decoder | None = None
+        self.sync()
+
+    @classmethod
+    def load(cls, path: str, *, device: str = "cpu", dtype: Dtype = "float32") -> LocalEngine:
+        """An engine over a local Hugging Face checkpoint."""
+        model, processor, family = load_checkpoint(path, dtype=dtype, device=device)
+        return cls(Policy(model, processor, family).to(device).eval())
+
+    def sync(self) -> None:
+        """Copy the policy's current weights (adapters merged) into the decoder."""
+        self.load_weights(text_weights(self.policy))
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Take full tensors named as in the text model's state dict, plus ``lm_head.weight``."""
+        if self._decoder is None:
+            text = self.policy.family.text_model(self.policy.model)
+            self._decoder = Decoder(text.config, text.rotary_emb, weights, self.policy.compute_dtype)
+        else:
+            self._decoder.load(weights)
+
+    @property
+    def decoder(self) -> Decoder:
+        assert self._decoder is not None
+        return self._decoder
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """The encoded prompt, remembered by sample id."""
+        found = self._prompts.get(sample.id)
+        if found is None:
+            found = self._prompts[sample.id] = self.policy.prompt(sample)
+        return found
+
+    def forget(self) -> None:
+        """Drop remembered prompts (and their vision features)."""
+        self._prompts.clear()
+
+    def prompt_ids(self, sample: Sample) -> tuple[int, ...]:
+        return self.prompt(sample).ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        ids = list(token_ids)
+        if ids and ids[-1] == self.policy.eos_token_id:
+            ids.pop()
+        return str(self.policy.tokenizer.decode(ids, skip_special_tokens=False))
+
+    @torch.inference_mode()
+    def generate(
+        self, requests: Sequence[GenerationRequest], params: SamplingParams, *, seed: int
+    ) -> list[list[Completion]]:
+        """`params.n` completions a request, in order.
+
+        Raises:
+            SafeladderError: the prompt and the token budget exceed the model's context.
+        """
+        results: list[list[Completion]] = [[] for _ in requests]
+        limit = self.policy.family.text_model(self.policy.model).config.max_position_embeddings
+        for request in requests:
+            needed = len(request.prompt_ids) + params.max_new_tokens
+            if needed > limit:
+                raise SafeladderError(
+                    f"sample {request.sample.id}: prompt and budget need {needed} positions, the model has {limit}"
+                )
+        numbers = _first_numbers(requests, params.n)
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
+        per_batch = max(1, self.max_rows // params.n)
+        for start in range(0, len(order), per_batch):
+            chunk = order[start : start + per_batch]
+            asked, first = [requests[i] for i in chunk], [numbers[i] for i in chunk]
+            batch = self._generate_batch(asked, first, params, seed)
+            for i, completions in zip(chunk, batch, strict=True):
+                results[i] = completions
+        return results
+
+    def _generate_batch(
+        self, requests: Sequence[GenerationRequest], numbers: Sequence[int], params: SamplingParams, seed: int
+    ) -> list[list[Completion]]:
+        device, budget, n = self.policy.device, params.max_new_tokens, params.n
+        noise = torch.from_numpy(
+            np.stack(
+                [
+                    _uniforms(seed, request.sample.id, len(request.prompt_ids), first + k, budget)
+                    for request, first in zip(requests, numbers, strict=True)
+                    for k in range(n)
+                ]
+            )
+        ).to(device)
+        logits, cache, lengths, next_position = self._prefill(requests, budget)
+        repeat = torch.arange(len(requests), device=device).repeat_interleave(n)
+        logits, lengths, next_position = logits[repeat], lengths[repeat], next_position[repeat]
+        if n > 1:
+            cache.select(repeat)
+        width = cache.length
+        total = len(repeat)
+        ids = torch.zeros(total, budget, dtype=torch.long, device=device)
+        logprobs = torch.zeros(total, budget, device=device)
+        counts = torch.full((total,), budget, dtype=torch.long)
+        ended = torch.zeros(total, dtype=torch.bool)  # by the end token or a stop sequence
+        stopped = torch.zeros(total, dtype=torch.bool)
+        rows = torch.arange(total, device=device)  # which output row each batch row writes to
+        running = torch.ones(total, dtype=torch.bool, device=device)
+        visible = torch.zeros(total, width + budget, dtype=torch.bool, device=device)
+        visible[:, :width] = torch.arange(width, device=device) < lengths.unsqueeze(1)
+        cos, sin = self._rotary_table(int(next_position.max()) + budget)
+
+        for step in range(budget):
+            tokens, chosen = _sample(logits, params.temperature, noise[:, step])
+            ids[rows, step] = tokens
+            logprobs[rows, step] = chosen
+            done = tokens == self.policy.eos_token_id
+            if params.stop:
+                hit = self._stop_hit(ids, rows, step, params.stop, running & ~done)
+                stopped[rows[hit].cpu()] = True
+                done = done | hit
+            newly = running & done
+            if newly.any():
+                finished = rows[newly].cpu()
+                counts[finished] = step + 1
+                ended[finished] = True
+                running = running & ~done
+            if step == budget - 1 or not running.any():
+                break
+            if int(running.sum()) <= _COMPACT_BELOW * len(running):
+                keep = running.nonzero().squeeze(1)
+                cache.select(keep)
+                rows, tokens, running = rows[keep], tokens[keep], running[keep]
+                visible, next_position, noise = visible[keep], next_position[keep], noise[keep]
+            visible[:, width + step] = True
+            place = next_position + step
+            hidden = self.decoder.forward(
+                torch.nn.functional.embedding(tokens.unsqueeze(1), self.decoder.embeddings),
+                cos[place].unsqueeze(1),
+                sin[place].unsqueeze(1),
+                cache,
+                visible[:, None, None, : width + step + 1],
+            )
+            logits = self._logits(hidden[:, 0])
+
+        sampled, sampled_logprobs = ids.tolist(), logprobs.tolist()
+        out: list[list[Completion]] = []
+        for i in range(len(requests)):
+            completions = []
+            for j in range(i * n, (i + 1) * n):
+                count = int(counts[j])
+                reason = StopReason.LENGTH
+                if ended[j]:
+                    reason = StopReason.STOP if stopped[j] else StopReason.EOS
+                completions.append(
+                    Completion(
+                        token_ids=tuple(sampled[j][:count]),
+                        logprobs=tuple(sampled_logprobs[j][:count]),
+                        stop_reason=reason,
+                    )
+                )
+            out.append(completions)
+        return out
+
+    def _prefill(self, requests: Sequence[GenerationRequest], budget: int) -> tuple[Tensor, KVCache, Tensor, Tensor]:
+        """Logits after each prompt [P, V], the filled cache, prompt lengths [P] and next positions [P]."""
+        policy, decoder, device = self.policy, self.decoder, self.policy.device
+        prompts = [self.prompt(r.sample) for r in requests]
+        # Features of a moving tower would be stale after an update, and cut it off from its gradient.
+        if policy.vision_frozen:
+            policy.cache_features(prompts)
+        lengths = torch.tensor([len(r.prompt_ids) for r in requests])
+        width = int(lengths.max())
+        ids = torch.full((len(requests), width), policy.pad_token_id)
+        place = torch.zeros(prompts[0].positions.shape[0], len(requests), width, dtype=torch.long)
+        next_position = torch.zeros(len(requests), dtype=torch.long)
+        for i, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            said = len(request.prompt_ids) - len(prompt.ids)  # earlier turns, after the first prompt
+            ids[i, : lengths[i]] = torch.tensor(request.prompt_ids)
+            place[:, i, : len(prompt.ids)] = prompt.positions
+            place[:, i, len(prompt.ids) : lengths[i]] = prompt.next_position + torch.arange(said)
+            next_position[i] = prompt.next_position + said
+        ids, place, lengths = ids.to(device), place.to(device), lengths.to(device)
+        embeddings, _ = policy.embed(ids, prompts, table=decoder.embeddings)
+        cos, sin = decoder.rotary(embeddings, place if policy.family.rope_dimensions == 3 else place[0])
+        cache = decoder.new_cache(len(requests), width + budget)
+        hidden = decoder.forward(embeddings, cos, sin, cache, None)
+        last = hidden[torch.arange(len(requests), device=device), lengths - 1]
+        return self._logits(last), cache, lengths, next_position.to(device)
+
+    def _rotary_table(self, size: int) -> tuple[Tensor, Tensor]:
+        """cos and sin [size, head_dim] for text positions, where all rotary dimensions agree."""
+        place = torch.arange(size, device=self.policy.device).unsqueeze(0)
+        if self.policy.family.rope_dimensions == 3:
+            place = place.expand(3, 1, size)
+        cos, sin = self.decoder.rotary(self.decoder.embeddings, place)
+        return cos[0], sin[0]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return torch.nn.functional.linear(hidden, self.decoder.head).float() + self.policy.logit_bias
+
+    def _stop_hit(self, ids: Tensor, rows: Tensor, step: int, stop: Sequence[str], running: Tensor) -> Tensor:
+        """Which running rows just completed a stop sequence."""
+        # A token is at least one byte; a few more for those that are split.
+        window = max(len(s.encode()) for s in stop) + 4
+        hit = torch.zeros_like(running)
+        for b in running.nonzero().squeeze(1).tolist():
+            tail = ids[rows[b], max(0, step + 1 - window) : step + 1].tolist()
+            # Its last character may share a token with what follows, so the text need not end with it.
+            text = self.decode(tail)
+            hit[b] = any(s in text for s in stop)
+        return hit
+
+
+def text_weights(policy: Policy) -> dict[str, Tensor]:
+    """The language model's weights under plain names, LoRA adapters added in, plus ``lm_head.weight``."""
+    text = policy.family.text_model(policy.model)
+    weights = {name: value for name, value in text.state_dict().items() if ".lora_" not in name}
+    weights = {name.replace(".base_layer.", "."): value for name, value in weights.items()}
+    for name, module in text.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            for adapter in module.active_adapters:
+                key = f"{name}.weight"
+                weights[key] = weights[key] + module.get_delta_weight(adapter).to(weights[key].dtype)
+    weights["lm_head.weight"] = policy.family.lm_head(policy.model).weight
+    return weights
+
+
+def _first_numbers(requests: Sequence[GenerationRequest], n: int) -> list[int]:
+    """The sample number that each request begins at: 0, n, 2n, ... for requests of one sample."""
+    seen: Counter[str] = Counter()
+    numbers = []
+    for request in requests:
+        numbers.append(seen[request.sample.id] * n)
+        seen[request.sample.id] += 1
+    return numbers
+
+
+def _uniforms(seed: int, sample_id: str, position: int, number: int, count: int) -> np.ndarray:
+    digest = hashlib.blake2b(f"{seed}/{sample_id}/{position}/{number}".encode(), digest_size=8).digest()
+    return np.random.Generator(np.random.Philox(int.from_bytes(digest, "little"))).random(count, dtype=np.float32)
+
+
+def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability under the sampling distribution (temperature 1 where greedy).
+
+    Inverse-CDF sampling: one uniform number a token instead of one a vocabulary entry.
+    """
+    logp = torch.log_softmax(logits if temperature == 0 else logits / temperature, dim=-1)
+    if temperature == 0:
+        tokens = logp.argmax(dim=-1)
+    else:
+        cumulative = logp.exp().cumsum(dim=-1)
+        total = cumulative[:, -1:]
+        # Strictly below the total, or rounding could land on a forbidden token after the last allowed one.
+        target = torch.minimum(uniform.unsqueeze(1) * total, torch.nextafter(total, torch.zeros_like(total)))
+        tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    return tokens, logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
