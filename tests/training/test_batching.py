@@ -76,8 +76,8 @@ def test_predicting_positions_by_hand():
     assert made.mask.tolist() == [[1, 0], [1, 1]]
     assert made.old_logprobs.tolist() == [[0, 0], [-1, -2]]
     assert made.advantages.tolist() == [-0.5, 0.5]
-    assert made.batch.attention_mask is not None
-    assert made.batch.attention_mask[0, 0].int().tolist() == [
+    assert made.batch.layout.shared
+    assert made.batch.layout.mask[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
@@ -90,7 +90,7 @@ def test_a_masked_token_is_context_but_not_a_target():
     """The token after an observation is predicted from the observation's last token."""
     response = TrainingResponse(token_ids=(7, 50, 51, 8), mask=(1, 0, 0, 1))
     made = collate([Row(prompt=row(2, 1).prompt, responses=(response,))], pad_id=99)
-    assert made.batch.attention_mask is None
+    assert not made.batch.layout.shared
     assert made.batch.input_ids.tolist() == [[0, 1, 7, 50, 51, 8]]
     assert (made.batch.predict.tolist(), made.batch.targets.tolist()) == ([1, 4], [7, 8])
     assert made.mask.tolist() == [[1, 0, 0, 1]]

@@ -62,8 +62,24 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @cache
-def single(name: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
-    return steps.run(steps.CASES[name], Parallel(), "replicated")
+def single(name: str, fused: bool) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    """One process. Sharded models run their own modules, and so does what they are compared with: AdamW's first step
+    divides every gradient by its size, so the rounding by which the fused pass differs (test_trunk) would show.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not fused:
+            patch.setattr("safeladder.models.trunk.supports", lambda *_: False)
+        return steps.run(steps.CASES[name], Parallel(), "replicated")
+
+
+def _determined(key: str, difference: torch.Tensor) -> torch.Tensor:
+    """Without the bias of attention keys: softmax ignores it, its gradient is rounding around an exact zero, and AdamW
+    divides that by its own size.
+    """
+    if key.endswith("attn.qkv.bias"):
+        size = len(difference) // 3
+        return torch.cat((difference[:size], difference[2 * size :]))
+    return difference[:0].sum() if key.endswith("k_proj.bias") else difference
 
 
 @pytest.mark.parametrize(
@@ -74,10 +90,10 @@ def test_two_processes_take_the_step_of_one(two, mode, name):
     batches, no rows.
     """
     folder = two(mode)
-    expected, wanted = single(name)
+    expected, wanted = single(name, mode == "replicated")
     found = load_file(folder / f"{name}.safetensors")
     assert found.keys() == expected.keys()
-    worst = {key: float((found[key] - value).abs().max()) for key, value in expected.items()}
+    worst = {key: float((_determined(key, found[key] - value)).abs().max()) for key, value in expected.items()}
     key = max(worst, key=lambda k: worst[k])
     assert worst[key] <= 1e-5, key
     ranks = [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in (0, 1)]
@@ -98,9 +114,11 @@ def test_the_cases_are_what_they_say():
     assert counts[0] > counts[1] > 0
     assert steps.CASES["no-rows-on-one"].share(made["no-rows-on-one"][3], 1) == []
     start = dict(made["sft"][0].named_parameters())
-    moved = {key for key, value in single("sft")[0].items() if float((value - start[key]).detach().abs().max()) > 1e-4}
+    moved = {
+        key for key, value in single("sft", True)[0].items() if float((value - start[key]).detach().abs().max()) > 1e-4
+    }
     assert any("visual" in key for key in moved)
-    frozen = single("frozen-vision")[0]
+    frozen = single("frozen-vision", True)[0]
     assert all(torch.equal(value, start[key]) for key, value in frozen.items() if "visual" in key)
 
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 THINK_TAGS = ("<think>", "</think>")
 """Opening and closing tag of the reasoning block; single tokens in tokenizers we train, never forbidden."""
 
+ACTION_TAGS = (
+    "<search>", "</search>", "<read>", "</read>", "<confidence>", "</confidence>", "<answer>", "</answer>",
+    "<information>", "</information>",
+)  # fmt: skip
+"""Tags of a deliberative search's actions and of what the environment says back; tokens as the think tags are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:

@@ -1,14 +1,15 @@
 """The policy: a Hugging Face model, its processor, and the one forward pass that training uses.
 
 `Policy.forward` maps a `TokenBatch` to log-probabilities of exactly the tokens that are trained on. It runs the
-model's own modules (so FSDP2 hooks, LoRA and gradient checkpointing apply), with three savings that change no value:
-a prompt shared by several responses runs once (tree attention), the language-model head sees only the positions that
-predict something, and a frozen vision tower runs once a prompt.
+model's own modules (so FSDP2 hooks, LoRA and gradient checkpointing apply) or, for a plain model on a CPU, the same
+computation in fewer operations (`trunk`). Three savings change no value: a prompt shared by several responses runs
+once (tree attention), the language-model head sees only the positions that predict something, and a frozen vision
+tower runs once a prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from safeladder.models import trunk
 from safeladder.models.families import Family, forbidden_token_ids, unwrap
 from safeladder.models.processing import Encoded, encode_prompt, positions
+from safeladder.models.trunk import Layout
 from safeladder.types import Sample
 
 _MAX_LOGIT_ELEMENTS = 1 << 27
@@ -46,7 +49,7 @@ class TokenBatch:
     Attributes:
         input_ids: [B, S].
         position_ids: [3 or 1, B, S].
-        attention_mask: bool [B, 1, S, S], or None where plain causal attention is right.
+        layout: which of these positions hold prompts and responses, and so what sees what.
         prompts: one a row, for the vision features.
         predict: [N] flat positions in B·S whose hidden state predicts a trained token.
         targets: [N] those tokens.
@@ -56,7 +59,7 @@ class TokenBatch:
 
     input_ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor | None
+    layout: Layout
     prompts: list[Prompt]
     predict: Tensor
     targets: Tensor
@@ -190,27 +193,30 @@ class Policy(nn.Module):
                 embeddings = embeddings.masked_scatter(where, flat.to(embeddings.dtype))
         return embeddings, fresh
 
-    def hidden(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
-        """Final hidden states [B, S, H] and the vision features computed on the way."""
-        embeddings, features = self.embed(batch.input_ids, batch.prompts)
-        text = self.family.text_model(self.model)
-        place = batch.position_ids if self.family.rope_dimensions == 3 else batch.position_ids[0]
-        mask: Any = batch.attention_mask
-        if self.family.mask_is_mapping:
-            mask = {"full_attention": mask}
-        output = text(inputs_embeds=embeddings, position_ids=place, attention_mask=mask, use_cache=False)
-        return output.last_hidden_state, features
-
     def forward(self, batch: TokenBatch, temperature: float = 1.0) -> TokenOutputs:
         """Log-probabilities and entropies of the batch's trained tokens, under the sampling distribution.
 
         The same tokens are forbidden and the same temperature applies as when sampling, so that the ratio to the
         engine's log-probabilities is exactly one before the first update.
         """
+        text, head = self.family.text_model(self.model), self.family.lm_head(self.model)
+        fused = trunk.supports(text, head)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.compute_dtype == torch.bfloat16):
-            hidden, features = self.hidden(batch)
-        chosen = hidden.reshape(-1, hidden.shape[-1])[batch.predict]
-        logprobs, entropy = self._token_logprobs(chosen, batch.targets, temperature)
+            embeddings, features = self.embed(batch.input_ids, batch.prompts)
+            place = batch.position_ids if self.family.rope_dimensions == 3 else batch.position_ids[0]
+            if fused:
+                states = trunk.forward(text, embeddings, place, batch.layout)
+                chosen = states[batch.layout.packed[batch.predict]]
+            else:
+                states = self._module_states(text, embeddings, place, batch.layout)
+                chosen = states.reshape(-1, states.shape[-1])[batch.predict]
+        of = self._fused_logprobs if fused else self._module_logprobs
+        logprobs, entropy = _in_parts(
+            lambda part, ids: of(text, head, part, ids, temperature),
+            chosen,
+            batch.targets,
+            max(1, _MAX_LOGIT_ELEMENTS // self.logit_bias.numel()),
+        )
         index = (batch.row, batch.column)
         zeros = torch.zeros(batch.shape, dtype=torch.float32, device=logprobs.device)
         return TokenOutputs(
@@ -219,23 +225,42 @@ class Policy(nn.Module):
             features=features,
         )
 
-    def _token_logprobs(self, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        head = self.family.lm_head(self.model)
+    def _module_states(self, text: Any, embeddings: Tensor, place: Tensor, layout: Layout) -> Tensor:
+        """Final hidden states [B, S, H] from the model's own modules."""
+        mask: Any = layout.mask.to(embeddings.device) if layout.shared else None
+        if self.family.mask_is_mapping:
+            mask = {"full_attention": mask}
+        output = text(inputs_embeds=embeddings, position_ids=place, attention_mask=mask, use_cache=False)
+        return output.last_hidden_state
 
-        def of(part: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-            logits = nn.functional.linear(part.to(head.weight.dtype), head.weight).float()
-            if temperature != 1.0:
-                logits = logits / temperature
-            logp = torch.log_softmax(logits + self.logit_bias, dim=-1)
-            with torch.no_grad():
-                entropy = -torch.linalg.vecdot(logp.exp(), logp)
-            return logp.gather(1, ids.unsqueeze(1)).squeeze(1), entropy
+    def _fused_logprobs(
+        self, text: Any, head: Any, states: Tensor, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        norm, eps = text.norm.weight, text.config.rms_norm_eps
+        return trunk.token_logprobs(
+            states, norm, head.weight, self.logit_bias, targets, temperature=temperature, eps=eps
+        )
 
-        rows = max(1, _MAX_LOGIT_ELEMENTS // self.logit_bias.numel())
-        if len(targets) <= rows:
-            return of(hidden, targets)
-        parts = [
-            checkpoint(of, part, ids, use_reentrant=False)
-            for part, ids in zip(hidden.split(rows), targets.split(rows), strict=True)
-        ]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    def _module_logprobs(
+        self, text: Any, head: Any, states: Tensor, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        logits = nn.functional.linear(states.to(head.weight.dtype), head.weight).float()
+        if temperature != 1.0:
+            logits = logits / temperature
+        logp = torch.log_softmax(logits + self.logit_bias, dim=-1)
+        with torch.no_grad():
+            entropy = -torch.linalg.vecdot(logp.exp(), logp)
+        return logp.gather(1, targets.unsqueeze(1)).squeeze(1), entropy
+
+
+def _in_parts(
+    of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], states: Tensor, targets: Tensor, rows: int
+) -> tuple[Tensor, Tensor]:
+    """`of` over at most `rows` rows at a time, recomputed in the backward pass where there is more than one part."""
+    if len(targets) <= rows:
+        return of(states, targets)
+    parts = [
+        checkpoint(of, part, ids, use_reentrant=False)
+        for part, ids in zip(states.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])

@@ -1,6 +1,6 @@
 """Small byte-level BPE tokenizers in the shape of each family's own.
 
-A trained tokenizer has the family's special tokens and chat template, and `<think>` / `</think>` as single
+A trained tokenizer has the family's special tokens and chat template, and the think and action tags as single
 ordinary tokens, so a laptop model reads and writes exactly what a released checkpoint does. Any UTF-8 text
 round-trips, since all 256 bytes are in the alphabet.
 """
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from safeladder.models.families import THINK_TAGS, family_of
+from safeladder.models.families import ACTION_TAGS, THINK_TAGS, family_of
 from safeladder.types import SafeladderError
 
 _ALPHABET = 256
+_TAGS = (*THINK_TAGS, *ACTION_TAGS)
 
 # Words keep their leading space; digits are single tokens, so a number reads the same wherever it stands.
 _SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -111,15 +112,15 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, family: str) -> Pr
     Training is deterministic. Fewer than `vocab_size` tokens result where the texts offer fewer merges.
 
     Args:
-        texts: training texts; think tags in them are removed, for they are tokens of their own.
-        vocab_size: number of tokens wanted, special tokens and think tags included.
+        texts: training texts; think and action tags in them are removed, for they are tokens of their own.
+        vocab_size: number of tokens wanted, special tokens and tags included.
         family: `qwen2_5_vl`, `internvl` (both ChatML) or `llama` (as DeepSeek-R1 distilled).
 
     Raises:
         SafeladderError: the family is unknown, or `vocab_size` cannot hold the bytes and special tokens.
     """
     style = _STYLES[family_of(family).name]
-    smallest = _ALPHABET + len(style.specials) + len(THINK_TAGS)
+    smallest = _ALPHABET + len(style.specials) + len(_TAGS)
     if vocab_size < smallest:
         raise SafeladderError(f"vocab_size {vocab_size} is too small for {family}: at least {smallest} needed")
     backend = Tokenizer(models.BPE())
@@ -133,7 +134,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, family: str) -> Pr
     backend.train_from_iterator(
         _corpus(texts, style.scaffold),
         trainers.BpeTrainer(
-            vocab_size=vocab_size - len(THINK_TAGS),
+            vocab_size=vocab_size - len(_TAGS),
             special_tokens=list(style.specials),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -148,15 +149,15 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, family: str) -> Pr
         clean_up_tokenization_spaces=False,
         extra_special_tokens=style.named,
     )
-    # Not special: think tags are part of the response's text and must survive decoding.
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in THINK_TAGS])
+    # Not special: the tags are part of the response's text and must survive decoding.
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in _TAGS])
     tokenizer.chat_template = style.template
     return tokenizer
 
 
 def _corpus(texts: Iterable[str], scaffold: str) -> Iterator[str]:
     for text in texts:
-        for tag in THINK_TAGS:
+        for tag in _TAGS:
             text = text.replace(tag, "\n")
         yield text
         if scaffold:

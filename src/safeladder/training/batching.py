@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from safeladder.models.policy import Prompt, TokenBatch
+from safeladder.models.trunk import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,6 @@ def collate(rows: Sequence[Row], *, pad_id: int) -> MicroBatch:
     dimensions = rows[0].prompt.positions.shape[0]
     ids = np.full((size, length), pad_id, dtype=np.int64)
     place = np.zeros((dimensions, size, length), dtype=np.int64)
-    segment = np.full((size, length), -1, dtype=np.int64)
     responses = [(b, r) for b, row in enumerate(rows) for r in row.responses]
     width = max(len(r.token_ids) for _, r in responses)
     mask = np.zeros((len(responses), width), dtype=np.float32)
@@ -96,14 +96,12 @@ def collate(rows: Sequence[Row], *, pad_id: int) -> MicroBatch:
         prompt = len(row.prompt.ids)
         ids[b, :prompt] = row.prompt.ids
         place[:, b, :prompt] = row.prompt.positions.numpy()
-        segment[b, :prompt] = 0
         start = prompt
-        for k, response in enumerate(row.responses, start=1):
+        for response in row.responses:
             tokens = np.asarray(response.token_ids, dtype=np.int64)
             end = start + len(tokens)
             ids[b, start:end] = tokens
             place[:, b, start:end] = row.prompt.next_position + np.arange(len(tokens))
-            segment[b, start:end] = k
             counted = np.flatnonzero(np.asarray(response.mask))
             before = b * length + start + counted - 1
             # The first token of every response is predicted by the last token of the prompt.
@@ -118,19 +116,17 @@ def collate(rows: Sequence[Row], *, pad_id: int) -> MicroBatch:
             number += 1
             start = end
 
-    attention = None
-    if any(len(row.responses) > 1 for row in rows):
-        causal = np.tri(length, dtype=bool)
-        visible = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
-        attention = torch.from_numpy(causal & visible)[:, None]
-
     def tensor(parts: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate(parts))
 
     batch = TokenBatch(
         input_ids=torch.from_numpy(ids),
         position_ids=torch.from_numpy(place),
-        attention_mask=attention,
+        layout=Layout(
+            length=length,
+            prompts=tuple(len(row.prompt.ids) for row in rows),
+            responses=tuple(tuple(len(r.token_ids) for r in row.responses) for row in rows),
+        ),
         prompts=[row.prompt for row in rows],
         predict=tensor(predict),
         targets=tensor(targets),
@@ -155,7 +151,7 @@ def to_device(micro: MicroBatch, device: torch.device) -> MicroBatch:
     moved = TokenBatch(
         input_ids=batch.input_ids.to(device),
         position_ids=batch.position_ids.to(device),
-        attention_mask=None if batch.attention_mask is None else batch.attention_mask.to(device),
+        layout=batch.layout,
         prompts=batch.prompts,
         predict=batch.predict.to(device),
         targets=batch.targets.to(device),

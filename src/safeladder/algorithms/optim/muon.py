@@ -9,33 +9,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from safeladder.algorithms.optim.newton_schulz import orthogonalize
 from safeladder.types import SafeladderError
 
 LrScaling = Literal["original", "match-rms-adamw"]
 
-# Quintic Newton-Schulz coefficients of Keller Jordan, "Muon: an optimizer for hidden layers" (2024): the
-# steepest slope at 0 that keeps singular values in about [0.7, 1.2]; they do not converge to exactly 1, by
-# design.
-_A, _B, _C = 3.4445, -4.7750, 2.0315
 # Largest stack, in elements. Beyond this size single products fill the machine and copies only cost memory.
 _STACK_ELEMENTS = 2**24
-
-
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Push every singular value of a stack of matrices [N, m, n], m <= n, towards 1 (the polar factor U V^T).
-
-    ::
-
-        X <- X / ||X||_F,   then `steps` times   X <- a X + (b G + c G^2) X,   G = X X^T
-
-    Works in the dtype of the input.
-    """
-    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
-        x = torch.baddbmm(x, polynomial, x, beta=_A)
-    return x
 
 
 class Muon(torch.optim.Optimizer):

@@ -1,0 +1,378 @@
+"""The decoder stack's training pass on a CPU: the same values as the model's own modules, in fewer operations.
+
+On small models a training step on a CPU spends most of its time between the matrix products: one thin element-wise
+pass after the other, each with its own autograd node, over tokens half of which may be padding. Here
+
+- padding is dropped: all tokens of a batch stand in one [N, hidden] matrix, and only attention sees rows;
+- a prompt shared by several responses runs once, and each response attends to the prompt and itself, so no product is
+  computed to be masked;
+- a block is one autograd function with a hand-written backward pass: query, key and value are one product, gate and up
+  another, a norm's weight is folded into the product that follows it, and rotary positions are one complex product;
+- log-probabilities come from one softmax, which its backward pass reuses.
+
+It covers the block that Qwen2.5-VL, InternVL (Qwen2) and Llama share: RMSNorm, grouped-query attention with rotary
+positions, SwiGLU. `supports` says where it applies; everywhere else the modules run as they are, and tests hold both
+to the same values and gradients.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def supports(text: Any, head: nn.Module) -> bool:
+    """Whether `forward` computes what the text model's own modules would.
+
+    Not on a GPU (whose kernels need no help), not in half precision, not with adapters, sharding or recomputation
+    (their hooks sit on the modules), and not for blocks with other parts.
+    """
+    config = text.config
+    parts = [*text.parameters(), *head.parameters()]
+    if any(type(p) is not nn.Parameter or p.dtype != torch.float32 or p.device.type != "cpu" for p in parts):
+        return False
+    modules = list(text.modules())
+    if any(m._forward_hooks or m._forward_pre_hooks or getattr(m, "gradient_checkpointing", False) for m in modules):
+        return False
+    if getattr(config, "hidden_act", "silu") != "silu" or getattr(config, "use_sliding_window", False):
+        return False
+    if torch.is_autocast_enabled("cpu") or (text.training and getattr(config, "attention_dropout", 0.0)):
+        return False
+    expected = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+                "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"}  # fmt: skip
+    layer = text.layers[0]
+    found = {name.rpartition(".")[0] for name, _ in layer.named_parameters()}
+    return found == expected and layer.self_attn.o_proj.bias is None and layer.mlp.gate_proj.bias is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the tokens of a padded batch [B, S] stand: row b holds a prompt of `prompts[b]` tokens, then its
+    responses, the lengths of which are `responses[b]`.
+    """
+
+    length: int
+    prompts: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """[N] flat positions in B·S that hold a token."""
+        ends = torch.tensor([p + sum(r) for p, r in zip(self.prompts, self.responses, strict=True)])
+        return (torch.arange(self.length) < ends.unsqueeze(1)).flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def packed(self) -> Tensor:
+        """[B·S] the place of each position among `tokens`; what padding maps to has no meaning."""
+        index = torch.zeros(len(self.prompts) * self.length, dtype=torch.long)
+        index[self.tokens] = torch.arange(len(self.tokens))
+        return index
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """bool [B, 1, S, S]: every token sees its prompt and its own response up to itself."""
+        segment = torch.full((len(self.prompts), self.length), -1)
+        for b, (prompt, responses) in enumerate(zip(self.prompts, self.responses, strict=True)):
+            segment[b, :prompt] = 0
+            start = prompt
+            for k, size in enumerate(responses, start=1):
+                segment[b, start : start + size] = k
+                start += size
+        causal = torch.ones(self.length, self.length, dtype=torch.bool).tril()
+        visible = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
+        return (causal & visible)[:, None]
+
+    @property
+    def shared(self) -> bool:
+        """Whether any prompt has more than one response."""
+        return any(len(r) != 1 for r in self.responses)
+
+    @cached_property
+    def blocks(self) -> tuple[_Block, ...]:
+        """What attention computes: rows of causal attention, and where prompts are shared, responses over prompts."""
+        offsets = [0]
+        for prompt, responses in zip(self.prompts, self.responses, strict=True):
+            offsets.append(offsets[-1] + prompt + sum(responses))
+        if not self.shared:
+            return (_block([(o, n - o) for o, n in itertools.pairwise(offsets)]),)
+        rows, before = [], []
+        for offset, prompt, responses in zip(offsets, self.prompts, self.responses, strict=False):
+            start = offset + prompt
+            for size in responses:
+                rows.append((start, size))
+                before.append((offset, prompt))
+                start += size
+        return _block(list(zip(offsets, self.prompts, strict=False))), _block(rows, before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """Attention of R rows. `queries` [R, T] and `keys` [R, K] index tokens (padding points at token 0), `real` [R, T]
+    marks queries, `bias` [R, 1, T, K] is added to the scores; None = causal over the row itself.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    real: Tensor
+    bias: Tensor | None
+
+    @cached_property
+    def place(self) -> Tensor:
+        """Flat places in R·T of the real queries."""
+        return self.real.flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def token(self) -> Tensor:
+        """The token of each of them."""
+        return self.queries.flatten()[self.place]
+
+
+def _spans(spans: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Token numbers [R, T] of (start, size) spans, and which of them are real."""
+    starts, sizes = torch.tensor(spans).unbind(1)
+    within = torch.arange(int(sizes.max()))
+    real = within < sizes.unsqueeze(1)
+    return torch.where(real, starts.unsqueeze(1) + within, 0), real
+
+
+def _block(rows: list[tuple[int, int]], before: list[tuple[int, int]] | None = None) -> _Block:
+    queries, real = _spans(rows)
+    if before is None:
+        return _Block(queries=queries, keys=queries, real=real, bias=None)
+    context, visible = _spans(before)
+    size = queries.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool).tril()
+    seen = torch.cat((visible.unsqueeze(1).expand(-1, size, -1), causal.expand(len(rows), -1, -1)), dim=2)
+    bias = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+    return _Block(queries=queries, keys=torch.cat((context, queries), dim=1), real=real, bias=bias.unsqueeze(1))
+
+
+def forward(text: Any, embeddings: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
+    """Hidden states [N, hidden] of a batch's tokens before the last norm.
+
+    Args:
+        text: the text model, for which `supports` holds.
+        embeddings: [B, S, hidden], padding included.
+        position_ids: [B, S], or [3, B, S] for multimodal rotary positions.
+        layout: where the tokens stand.
+    """
+    config = text.config
+    dimension = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cos, sin = text.rotary_emb(embeddings, position_ids)
+    half = dimension // 2
+    turn = torch.complex(*(t.reshape(-1, dimension)[:, :half] for t in (cos, sin)))[layout.tokens]
+    shape = _Shape(
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        dimension=dimension,
+        eps=config.rms_norm_eps,
+    )
+    x = embeddings.reshape(-1, embeddings.shape[-1])[layout.tokens]
+    for layer in text.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        biases = None if projections[0].bias is None else torch.cat([p.bias for p in projections])
+        x = _Layer.apply(
+            x,
+            turn,
+            layout.blocks,
+            shape,
+            layer.input_layernorm.weight,
+            torch.cat([p.weight for p in projections]),
+            biases,
+            attention.o_proj.weight,
+            layer.post_attention_layernorm.weight,
+            torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)),
+            mlp.down_proj.weight,
+        )
+    return x
+
+
+def token_logprobs(
+    x: Tensor, norm: Tensor, head: Tensor, bias: Tensor, targets: Tensor, *, temperature: float, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities [M] of `targets` under softmax((RMSNorm(x)·headᵀ)/temperature + bias), and entropies [M].
+
+    `x` [M, hidden] comes before the last norm. Entropies carry no gradient.
+    """
+    logprobs, entropy = _Head.apply(x, norm, head, bias, targets, temperature, eps)
+    return logprobs, entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    heads: int
+    kv_heads: int
+    dimension: int
+    eps: float
+
+
+def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x / RMS(x) and 1 / RMS(x) [N, 1]."""
+    scale = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(eps).rsqrt_().unsqueeze(1)
+    return x * scale, scale
+
+
+def _normalised_backward(gradient: Tensor, unit: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """Add the gradient with respect to x to `out`, in place: (g - u·mean(g·u)) / RMS."""
+    out.addcmul_(gradient, scale)
+    along = torch.linalg.vecdot(gradient, unit).div_(-unit.shape[-1]).unsqueeze(1)
+    return out.addcmul_(unit, along.mul_(scale))
+
+
+def _folded(gradient: Tensor, weight: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+    """From the gradient of weight·diag(norm): that of the weight and that of the norm."""
+    return gradient * norm, torch.linalg.vecdot(gradient, weight, dim=0)
+
+
+class _Layer(torch.autograd.Function):
+    """One block: x + attention(norm(x)), then x + mlp(norm(x)). x [N, hidden]."""
+
+    @staticmethod
+    def forward(ctx, x, turn, blocks, shape, norm1, qkv, qkv_bias, output, norm2, gate_up, down):
+        heads, kv_heads, dimension = shape.heads, shape.kv_heads, shape.dimension
+        rotated = (heads + kv_heads) * dimension
+        order = _interleaved(heads + kv_heads, dimension)
+
+        unit1, scale1 = _normalised(x, shape.eps)
+        folded1 = qkv * norm1
+        # Half-split pairs side by side: a dot product of query and key does not depend on the order within a head.
+        folded1[:rotated] = folded1[order]
+        if qkv_bias is None:
+            mixed = unit1 @ folded1.T
+        else:
+            bias = qkv_bias.clone()
+            bias[:rotated] = qkv_bias[order]
+            mixed = torch.addmm(bias, unit1, folded1.T)
+        pairs = mixed[:, :rotated].unflatten(1, (heads + kv_heads, dimension // 2, 2))
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * turn.unsqueeze(1)).flatten(2)
+        query, key = turned[:, :heads], turned[:, heads:]
+        value = mixed[:, rotated:].unflatten(1, (kv_heads, dimension))
+
+        attended = x.new_empty(len(x), heads * dimension)
+        saved = []
+        for block in blocks:
+            q, k, v = (t[index].transpose(1, 2) for t, index in
+                       ((query, block.queries), (key, block.keys), (value, block.keys)))  # fmt: skip
+            out, lse = _attend(q, k, v, 0.0, block.bias is None, attn_mask=block.bias)
+            attended[block.token] = out.transpose(1, 2).reshape(-1, heads * dimension)[block.place]
+            saved += [q, k, v, out, lse]
+
+        middle = torch.addmm(x, attended, output.T)
+        unit2, scale2 = _normalised(middle, shape.eps)
+        folded2 = gate_up * norm2
+        both = unit2 @ folded2.T
+        gate, up = both.chunk(2, dim=1)
+        sigmoid = torch.sigmoid(gate)
+        active = gate * sigmoid
+        hidden = active * up
+        ctx.save_for_backward(
+            turn, norm1, qkv, qkv_bias, output, norm2, gate_up, down, folded1, folded2, unit1, scale1, attended,
+            unit2, scale2, both, sigmoid, active, hidden, order, *saved,
+        )  # fmt: skip
+        ctx.blocks, ctx.shape = blocks, shape
+        return torch.addmm(middle, hidden, down.T)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        (gradient,) = gradients
+        (
+            turn, norm1, qkv, qkv_bias, output, norm2, gate_up, down, folded1, folded2, unit1, scale1, attended,
+            unit2, scale2, both, sigmoid, active, hidden, order, *saved,
+        ) = ctx.saved_tensors  # fmt: skip
+        shape = ctx.shape
+        heads, kv_heads, dimension = shape.heads, shape.kv_heads, shape.dimension
+        rotated = (heads + kv_heads) * dimension
+        gradient = gradient.contiguous()
+
+        gate, up = both.chunk(2, dim=1)
+        d_hidden = gradient @ down
+        d_down = gradient.T @ hidden
+        d_both = torch.empty_like(both)
+        d_gate, d_up = d_both.chunk(2, dim=1)
+        torch.mul(d_hidden, active, out=d_up)
+        # silu' = sigmoid·(1 + gate - silu)
+        torch.sub(gate, active, out=d_gate)
+        d_gate.add_(1.0).mul_(sigmoid).mul_(d_hidden.mul_(up))
+        d_gate_up, d_norm2 = _folded(d_both.T @ unit2, gate_up, norm2)
+        d_middle = _normalised_backward(d_both @ folded2, unit2, scale2, gradient.clone())
+
+        d_attended = d_middle @ output
+        d_output = d_middle.T @ attended
+        d_turned = gradient.new_zeros(len(unit1), heads + kv_heads, dimension)
+        d_mixed = gradient.new_empty(len(unit1), rotated + kv_heads * dimension)
+        d_value = gradient.new_zeros(len(unit1), kv_heads, dimension)
+        for number, block in enumerate(ctx.blocks):
+            q, k, v, out, lse = saved[5 * number : 5 * number + 5]
+            d_out = gradient.new_zeros(block.real.numel(), heads * dimension)
+            d_out[block.place] = d_attended[block.token]
+            d_out = d_out.view(*block.real.shape, heads, dimension).transpose(1, 2)
+            dq, dk, dv = _attend_backward(
+                d_out, q, k, v, out, lse, 0.0, block.bias is None, attn_mask=block.bias
+            )  # fmt: skip
+            dq, dk, dv = (t.transpose(1, 2).flatten(0, 1) for t in (dq, dk, dv))
+            d_turned[block.token, :heads] = dq[block.place]
+            keys = block.keys.flatten()
+            # A prompt's keys are read by all its responses, padding reads token 0: its gradients there are zero.
+            d_turned[:, heads:].index_add_(0, keys, dk)
+            d_value.index_add_(0, keys, dv)
+        pairs = torch.view_as_complex(d_turned.unflatten(2, (dimension // 2, 2)))
+        d_mixed[:, :rotated] = torch.view_as_real(pairs * turn.conj().unsqueeze(1)).flatten(1)
+        d_mixed[:, rotated:] = d_value.flatten(1)
+
+        d_folded = d_mixed.T @ unit1
+        straight = torch.empty_like(d_folded)
+        straight[order] = d_folded[:rotated]
+        straight[rotated:] = d_folded[rotated:]
+        d_qkv, d_norm1 = _folded(straight, qkv, norm1)
+        d_bias = None
+        if qkv_bias is not None:
+            summed = d_mixed.sum(0)
+            d_bias = torch.empty_like(summed)
+            d_bias[order] = summed[:rotated]
+            d_bias[rotated:] = summed[rotated:]
+        d_x = _normalised_backward(d_mixed @ folded1, unit1, scale1, d_middle)
+        return d_x, None, None, None, d_norm1, d_qkv, d_bias, d_output, d_norm2, d_gate_up, d_down
+
+
+def _interleaved(heads: int, dimension: int) -> Tensor:
+    """Row numbers that put dimension i of a head beside dimension i + dimension/2, which it is rotated with."""
+    within = torch.arange(dimension).view(2, -1).T.flatten()
+    return (torch.arange(heads).unsqueeze(1) * dimension + within).flatten()
+
+
+class _Head(torch.autograd.Function):
+    """Last norm, language-model head and log-softmax at the positions that predict something."""
+
+    @staticmethod
+    def forward(ctx, x, norm, head, bias, targets, temperature, eps):
+        unit, scale = _normalised(x, eps)
+        folded = head * (norm / temperature)
+        logits = torch.addmm(bias, unit, folded.T)
+        probabilities = torch.softmax(logits, dim=-1)
+        likeliest, where = probabilities.max(dim=-1)
+        total = logits.gather(1, where.unsqueeze(1)).squeeze(1) - likeliest.log()  # log Σ exp
+        logprobs = logits.gather(1, targets.unsqueeze(1)).squeeze(1) - total
+        entropy = total - torch.linalg.vecdot(probabilities, logits)
+        ctx.save_for_backward(norm, head, folded, unit, scale, probabilities, targets)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        gradient = gradients[0]
+        norm, head, folded, unit, scale, probabilities, targets = ctx.saved_tensors
+        d_logits = probabilities * -gradient.unsqueeze(1)
+        d_logits[torch.arange(len(targets)), targets] += gradient
+        d_head, d_norm = _folded(d_logits.T @ unit, head, norm / ctx.temperature)
+        d_x = _normalised_backward(d_logits @ folded, unit, scale, torch.zeros_like(unit))
+        return d_x, d_norm / ctx.temperature, d_head, None, None, None, None
