@@ -46,6 +46,7 @@ class LocalEngine:
         self.max_rows = max_rows
         self._prompts: dict[str, Prompt] = {}
         self._decoder: Decoder | None = None
+        self._closers: dict[tuple[str, ...], Tensor] = {}
         self.sync()
 
     @classmethod
@@ -70,6 +71,10 @@ class LocalEngine:
     def decoder(self) -> Decoder:
         assert self._decoder is not None
         return self._decoder
+
+    @property
+    def context_length(self) -> int:
+        return self.policy.family.text_model(self.policy.model).config.max_position_embeddings
 
     def prompt(self, sample: Sample) -> Prompt:
         """The encoded prompt, remembered by sample id."""
@@ -101,12 +106,12 @@ class LocalEngine:
             SafeladderError: the prompt and the token budget exceed the model's context.
         """
         results: list[list[Completion]] = [[] for _ in requests]
-        limit = self.policy.family.text_model(self.policy.model).config.max_position_embeddings
         for request in requests:
             needed = len(request.prompt_ids) + params.max_new_tokens
-            if needed > limit:
+            if needed > self.context_length:
                 raise SafeladderError(
-                    f"sample {request.sample.id}: prompt and budget need {needed} positions, the model has {limit}"
+                    f"sample {request.sample.id}: prompt and budget need {needed} positions, "
+                    f"the model has {self.context_length}"
                 )
         numbers = _first_numbers(requests, params.n)
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
@@ -239,12 +244,25 @@ class LocalEngine:
     def _logits(self, hidden: Tensor) -> Tensor:
         return torch.nn.functional.linear(hidden, self.decoder.head).float() + self.policy.logit_bias
 
+    def _closing(self, stop: tuple[str, ...]) -> Tensor:
+        """bool [vocabulary]: tokens that can complete a stop sequence, so that few rows need decoding."""
+        if stop not in self._closers:
+            last = {s[-1] for s in stop}
+            tokenizer = self.policy.tokenizer
+            texts = [tokenizer.decode([i], skip_special_tokens=False) for i in range(len(tokenizer))]
+            known = torch.zeros(len(self.policy.logit_bias), dtype=torch.bool)
+            # A character of several bytes may end in a token that is no text of its own.
+            known[: len(texts)] = torch.tensor([bool(last & set(text)) or "\ufffd" in text for text in texts])
+            self._closers[stop] = known.to(self.policy.device)
+        return self._closers[stop]
+
     def _stop_hit(self, ids: Tensor, rows: Tensor, step: int, stop: Sequence[str], running: Tensor) -> Tensor:
         """Which running rows just completed a stop sequence."""
         # A token is at least one byte; a few more for those that are split.
         window = max(len(s.encode()) for s in stop) + 4
         hit = torch.zeros_like(running)
-        for b in running.nonzero().squeeze(1).tolist():
+        candidates = running & self._closing(tuple(stop))[ids[rows, step]]
+        for b in candidates.nonzero().squeeze(1).tolist():
             tail = ids[rows[b], max(0, step + 1 - window) : step + 1].tolist()
             # Its last character may share a token with what follows, so the text need not end with it.
             text = self.decode(tail)
