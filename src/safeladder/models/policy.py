@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from safeladder.models import trunk
 from safeladder.models.families import Family, forbidden_token_ids, unwrap
+from safeladder.models.patches import multiply_patches
 from safeladder.models.processing import Encoded, encode_prompt, positions
 from safeladder.models.trunk import Layout
 from safeladder.types import Sample
@@ -87,6 +88,7 @@ class Policy(nn.Module):
     def __init__(self, model: Any, processor: Any, family: Family, *, system_prompt: str | None = None) -> None:
         super().__init__()
         self.model = model
+        multiply_patches(model)
         self.processor = processor
         self.family = family
         self.system_prompt = system_prompt
@@ -95,6 +97,7 @@ class Policy(nn.Module):
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.eos_token_id = int(self.tokenizer.eos_token_id)
         self.pad_token_id = int(self.tokenizer.pad_token_id)
+        self._placeholders = (family.image_token_id(model.config), family.video_token_id(model.config))
         bias = torch.zeros(family.lm_head(model).weight.shape[0])
         # Finite, so that 0 · log 0 is 0; the probability still underflows to exactly 0.
         bias[forbidden_token_ids(processor, model.config)] = -1e9
@@ -148,10 +151,7 @@ class Policy(nn.Module):
         return [torch.cat((pieces[k], pieces[k + len(prompts)])) for k in range(len(prompts))]
 
     def _visual_tokens(self, prompt: Prompt) -> tuple[int, int]:
-        config = self.model.config
-        images = prompt.ids.count(self.family.image_token_id(config)) if self.family.supports_images else 0
-        videos = prompt.ids.count(self.family.video_token_id(config)) if self.family.supports_video else 0
-        return images, videos
+        return prompt.ids.count(self._placeholders[0]), prompt.ids.count(self._placeholders[1])
 
     def embed(
         self, input_ids: Tensor, prompts: Sequence[Prompt], table: Tensor | None = None
@@ -167,7 +167,6 @@ class Policy(nn.Module):
         visual = [p for p in prompts if p.has_visuals]
         if not visual:
             return embeddings, None
-        config = self.model.config
         fresh = None
         if all(p.features is not None for p in visual):
             parts = [p.features for p in visual if p.features is not None]
@@ -175,12 +174,7 @@ class Policy(nn.Module):
             fresh = self.visual_features(visual)
             assert fresh is not None
             parts = self._by_prompt(visual, fresh)
-        for kind, token_id in enumerate(
-            (
-                self.family.image_token_id(config) if self.family.supports_images else None,
-                self.family.video_token_id(config) if self.family.supports_video else None,
-            )
-        ):
+        for kind, token_id in enumerate(self._placeholders):
             if token_id is None:
                 continue
             chosen = []
