@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -175,6 +176,33 @@ def test_mistakes_end_with_one_line_and_2(recipe, calls, capsys, given, words):
     assert sorted(p.name for p in Path().iterdir()) == ["recipe.yaml"], "nothing half-written"
 
 
+SEARCH = """
+  search-rl:
+    kind: search
+    prompts_per_step: 2
+    group_size: 4
+    stages: {joint: {steps: 1}}
+    constraint: {target: 0.9}
+    cold_start: {steps: 2, batch_size: 4, styles: {careful: 1}}
+"""
+
+
+def test_own_rows_leave_out_the_rung_that_searches_the_worlds_pages(recipe, calls, capsys):
+    Path(recipe).write_text(RECIPE + SEARCH)
+    Path("a.jsonl").write_text("")
+    Path("index").mkdir()
+    assert cli.main(["climb", recipe, "--data", "a.jsonl"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("rung search-rl is left out: ") and "--rungs.search-rl.corpus DIR" in said
+    assert list(calls[-1][0].rungs) == ["base", "m3-rl"]
+    given = ["climb", recipe, "--data", "a.jsonl", "--rungs.search-rl.corpus", "index", "--out", "o"]
+    assert cli.main([*given, "--rungs.search-rl.cold_start", "null"]) == 0
+    assert list(calls[-1][0].rungs) == ["base", "m3-rl", "search-rl"]
+    assert cli.main(["climb", recipe, "--data", "a.jsonl", "--data.world", "{}", "--out", "p"]) == 0
+    assert list(calls[-1][0].rungs) == ["base", "m3-rl", "search-rl"], "the pages are still there"
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_a_folder_in_use_names_both_ways_out(recipe, calls, capsys):
     Path("runs/tiny").mkdir(parents=True)
     assert cli.main(["climb", recipe]) == 0, "an empty folder is free"
@@ -287,6 +315,79 @@ def test_a_reader_that_leaves_is_no_error(recipe):
     done = subprocess.run([sys.executable, "-c", PRINTS], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert "Traceback" not in done.stderr
+
+
+SWALLOWED = """
+import sys, time, weakref
+from safeladder import cli
+
+class Thing:
+    def __del__(self):
+        if {case!r} == "del":
+            raise {error}
+
+def broken(_):
+    if {case!r} == "weakref":
+        raise {error}
+
+def verb(given):
+    thing = Thing()
+    watch = weakref.ref(thing, broken)
+    del thing
+    time.sleep({wait})
+    return 0
+
+cli._run = verb
+sys.argv = ["safeladder", "climb"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("case", ["del", "weakref"])
+def test_an_interrupt_that_python_swallows_arrives_all_the_same(case):
+    done = _run(code=SWALLOWED.format(case=case, error="KeyboardInterrupt", wait=30))
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "safeladder: error: interrupted; rerun with --resume\n"
+
+
+def test_other_swallowed_errors_are_shown_as_before():
+    done = _run(code=SWALLOWED.format(case="del", error="ValueError", wait=0))
+    assert done.returncode == 0
+    assert "Exception ignored" in done.stderr and "ValueError" in done.stderr
+
+
+def test_main_leaves_the_hook_of_its_caller(recipe, calls):
+    before = sys.unraisablehook
+    assert cli.main(["climb", recipe]) == 0
+    assert sys.unraisablehook is before
+
+
+EARLY = """
+import sys, time
+print("up", flush=True)
+time.sleep(0.5)  # as long as imports may take
+from safeladder import cli
+cli._run = lambda given: time.sleep(30)
+sys.argv = ["safeladder", "climb"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals are held back on POSIX")
+def test_a_worker_that_is_still_starting_takes_an_interrupt_in_one_line():
+    from safeladder.training import launch
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with launch._interrupts_held():
+        worker = subprocess.Popen(
+            [sys.executable, "-c", EARLY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert worker.stdout is not None and worker.stdout.readline() == "up\n"
+    worker.send_signal(signal.SIGINT)
+    _, said = worker.communicate(timeout=20)
+    assert worker.returncode == 130
+    assert said == "safeladder: error: interrupted; rerun with --resume\n"
 
 
 def test_world_show_writes_a_sheet(tmp_path: Path, capsys):

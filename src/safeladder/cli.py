@@ -6,19 +6,28 @@ in what was given, or memory or disk ran out; 130 interrupted.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import difflib
 import errno
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safeladder import __version__
 from safeladder.types import SafeladderError
 
+if TYPE_CHECKING:
+    from safeladder.config import Recipe
+
+_MOMENT = 0.05
+"""Seconds until a swallowed interrupt is tried again."""
 _CLIMB_OPTIONS = ("--out", "--seed", "--resume", "--check", "--data", "--help")
 
 
@@ -26,11 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = _run(given)
+        with _interrupts_arrive():
+            code = _run(given)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
+        if arguments is None:  # the process ends now: another Ctrl-C must not break into its last words
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         hint = "; rerun with --resume" if given[:1] == ["climb"] else ""
+        if given[:2] == ["search", "index"]:
+            hint = "; the same command continues"
         return _fail(f"interrupted{hint}", 130)
     except BrokenPipeError:
         # Whoever read our output has left (`safeladder doctor | head`); nothing more can be said.
@@ -40,6 +54,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("SAFELADDER_TRACEBACK") == "1":
             raise
         return _fail(*_describe(error))
+
+
+@contextlib.contextmanager
+def _interrupts_arrive() -> Iterator[None]:
+    """See to it that Ctrl-C ends what runs here.
+
+    Where it hits Python inside a `__del__` or a weakref callback no exception can leave: Python prints a traceback
+    and goes on. Such an interrupt is delivered again, a moment later. A launcher's workers start with it held back.
+    """
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            previous(unraisable)
+            return
+        again = threading.Timer(_MOMENT, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def _run(given: list[str]) -> int:
@@ -55,6 +95,8 @@ def _run(given: list[str]) -> int:
         return _climb(options, overrides, given)
     if options.verb == "world":
         return _world_show(options)
+    if options.verb == "search":
+        return options.run(options)
     return _doctor(options)
 
 
@@ -98,8 +140,21 @@ def _load(options: argparse.Namespace, overrides: dict[str, str]):
         raise SafeladderError("give --data or --data.files, not both")
     chosen = any(key.split(".")[:2] == ["data", "world"] for key in overrides)
     if not chosen and not (recipe.data.files and recipe.data.world is not None):
-        overrides = {**overrides, "data.world": "null"}
+        overrides = {**overrides, "data.world": "null", **_without_pages(recipe)}
     return load_recipe(options.recipe, {**overrides, "data.files": json.dumps(options.data)})
+
+
+def _without_pages(recipe: Recipe) -> dict[str, str]:
+    """Overrides that leave out the rungs that search the built-in world's pages, which the user's rows switch off."""
+    on = recipe.data.world is not None
+    names = [name for name, rung in recipe.rungs.items() if on and rung.kind == "search" and rung.corpus is None]
+    for name in names:
+        if "RANK" not in os.environ:  # the launcher has said it
+            print(
+                f"rung {name} is left out: the world's pages are off; to climb it pass --rungs.{name}.corpus DIR "
+                "and rows labelled search"
+            )
+    return {f"rungs.{name}": "null" for name in names}
 
 
 def _world_show(options: argparse.Namespace) -> int:
@@ -170,6 +225,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--split", choices=("train", "heldout"), default="train", help="default: train")
     show.add_argument("--per-kind", type=_positive, default=3, metavar="N", help="samples a kind (default: 3)")
 
+    _add_search(verbs)
+
     doctor = verbs.add_parser(
         "doctor",
         allow_abbrev=False,
@@ -177,6 +234,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("recipe", nargs="?", metavar="RECIPE", help="YAML file to judge the machine by")
     return parser
+
+
+def _add_search(verbs: Any) -> None:
+    from safeladder.analysis import calibration_command
+    from safeladder.search import commands
+    from safeladder.serving import ask
+
+    search = verbs.add_parser("search", help="an index of pages, a model that searches it, and its calibration")
+    actions = search.add_subparsers(dest="action", required=True, metavar="ACTION")
+    commands.add_parsers(actions)
+    ask.add_parser(actions)
+    calibration_command.add_parser(actions)
 
 
 def _positive(text: str) -> int:

@@ -24,6 +24,7 @@ EXTRAS = {
     "plot": "the report's figures",
     "lora": "low-rank adapters",
     "verify": "equality of mathematical answers",
+    "search": "an index of pages on disk, and its server",
     "all": "all of the above",
     "dev": "work on safeladder",
 }

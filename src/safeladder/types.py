@@ -17,6 +17,7 @@ Plain data, importable without torch. Every other room speaks in these words:
 `Engine`              turns requests into completions; accepts new weights
 `Observation`         what an environment says back to the policy
 `Environment`         what answers the policy between its turns
+`EnvironmentFault`    it could not answer, through no fault of the policy
 ====================  ==================================================================================
 """
 
@@ -81,10 +82,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A typed reply. `reasoning` is None where the reply has no reasoning block."""
+    """A typed reply. `reasoning` is None where the reply has no reasoning block.
+
+    `confidence` is what the policy said with its answer, on its format's scale; None where the format has none.
+    """
 
     answer: str
     reasoning: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +168,9 @@ class Rollout:
 
     `token_ids`, `logprobs` and `action_mask` run in parallel over everything after the prompt; mask 1
     marks the policy's own tokens, 0 what an environment wrote. `text` is the policy's own text only
-    (never the prompt), `response` is parsed from it once and is None where the format is broken, the
-    thinking block is unclosed or the generation was cut.
+    (never the prompt, never an observation; all turns joined), `response` is parsed from it once and is None
+    where the format is broken, the thinking block is unclosed or the generation was cut. `confidence` is the
+    response's. `observations` are what the environment said, one after each turn it answered.
     """
 
     sample: Sample
@@ -176,6 +182,7 @@ class Rollout:
     text: str
     response: Response | None
     confidence: float | None = None
+    observations: tuple[Observation, ...] = ()
     scores: Mapping[str, Score] = field(default_factory=dict)
     reward: float | None = None
 
@@ -238,6 +245,11 @@ class Completion:
 class Engine(Protocol):
     """Generates completions. Fits an in-process model, a sharded learner and a vLLM server alike."""
 
+    @property
+    def context_length(self) -> int:
+        """Positions that a prompt and what is generated after it may take together."""
+        ...
+
     def prompt_ids(self, sample: Sample) -> tuple[int, ...]:
         """The sample's messages through the chat template, image and video placeholders expanded."""
         ...
@@ -259,14 +271,39 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the environment adds to the context, already tokenized; always masked out of the loss."""
+    """What the environment adds to the context, already tokenized; always masked out of the loss.
+
+    `text` is what it says, `pages` are the ids of retrieved pages it shows, `problem` is why the policy's turn could
+    not be acted on, and after a `last` one only an answer is accepted.
+    """
 
     token_ids: tuple[int, ...]
+    text: str = ""
+    pages: tuple[str, ...] = ()
+    problem: str = ""
+    last: bool = False
+
+
+class EnvironmentFault(Exception):
+    """The environment could not answer (a timeout, a broken service). The episode is no evidence about the policy."""
 
 
 class Environment(Protocol):
-    """What answers the policy between its turns."""
+    """What answers the policy between its turns.
 
-    def step(self, sample: Sample, token_ids: Sequence[int]) -> Observation | None:
-        """Reply to everything said since the prompt, or None where the episode is over."""
+    It keeps no state: all it needs is what was said so far, and several threads may ask at once.
+    """
+
+    def step(self, sample: Sample, episode: Sequence[str | Observation], tokens: int) -> Observation | None:
+        """Reply to the newest turn, or None where the episode is over.
+
+        Args:
+            sample: what the episode is about.
+            episode: the policy's turns (own text, cut after the stop sequence) and the environment's observations
+                since the prompt, in order; the last item is the newest turn.
+            tokens: how many tokens the episode holds since the prompt.
+
+        Raises:
+            EnvironmentFault: the environment failed; the episode ends with `StopReason.ERROR`.
+        """
         ...

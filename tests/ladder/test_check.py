@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from safeladder.config import Recipe, RlRung, load_recipe
+from safeladder.config import Recipe, RlRung, SearchRung, load_recipe
 from safeladder.ladder import check as checks
 from safeladder.ladder.check import check, missing_extras, model_shape, require_checkpoint, require_runnable
 from safeladder.types import SafeladderError
@@ -60,12 +60,13 @@ def test_real_recipes_validate_without_weights_or_data(project: Path, name: str)
     assert "no local checkpoint given: pass --model.path DIR; validated without it" in text
     assert "no data given: pass --data FILE.jsonl" in text
     assert "memory a process, each of 8" in text
+    assert "no corpus given: pass --rungs.search-rl.corpus DIR" in text
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_A10_missing_verifiers_are_listed_by_check(project: Path, name: str):
     lines = [line for line in check(recipe_of(project, name)) if "missing verifiers" in line]
-    assert len(lines) == 2, "one line for each of the two RL rungs"
+    assert len(lines) == 3, "one line for each of the three RL rungs"
     for verifier in ("safety", "value", "knowledge"):
         assert verifier in lines[0]
     assert ("if_rule" in lines[0]) == (name == "deepseek-r1-distill-llama-70b")
@@ -106,6 +107,19 @@ def test_published_hyper_parameters(project: Path, name: str, values: tuple):
     found = (rung.prompts_per_step, rung.group_size, rung.max_new_tokens)
     assert (*found, rung.optimizer.learning_rate, rung.optimizer.max_grad_norm) == values
     assert (rung.optimizer.betas, rung.optimizer.weight_decay) == ((0.9, 0.95), 0.01)
+
+
+def test_the_7b_recipe_searches_as_published(project: Path):
+    """Deliberative Searcher where it says something, Search-R1's v0.3 script for the shape of a search."""
+    rung = recipe_of(project, "qwen2.5-vl-7b").rungs["search-rl"]
+    assert isinstance(rung, SearchRung)
+    held = rung.constraint
+    assert (held.controller, held.reliability, held.measure, held.target, held.cut) == (
+        "mw", "threshold", "false_certain", 0.02, 5
+    )  # fmt: skip
+    assert (rung.group_size, rung.max_turns, rung.top_k, rung.observation_tokens) == (5, 4, 3, 500)
+    assert rung.algorithm.preset == "grpo" and rung.optimizer.learning_rate == 5e-7
+    assert rung.cold_start is None and "confidence" in (rung.instructions or "")
 
 
 def test_real_recipes_do_not_need_their_reference_model(project: Path):
@@ -161,6 +175,72 @@ def test_what_would_stop_a_run_stops_the_check(tiny, overrides, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+SEARCH = """
+  search-rl:
+    kind: search
+    prompts_per_step: 2
+    group_size: 4
+    stages: {joint: {steps: 1, mix: {search_one_hop: 1, count: 1}}}
+    constraint: {target: 0.9}
+    cold_start: {steps: 2, batch_size: 4, styles: {careful: 1}, mix: {search_missing: 1, count: 1}}
+"""
+
+
+@pytest.fixture
+def searching(tmp_path: Path):
+    def searching(overrides: dict[str, str] | None = None) -> Recipe:
+        path = tmp_path / "searching.yaml"
+        path.write_text(TINY + SEARCH)
+        return load_recipe(path, overrides)
+
+    return searching
+
+
+def test_a_search_rung_says_what_it_does(searching):
+    text = "\n".join(check(searching()))
+    assert "rung search-rl: cold start 2 steps, search in the world, 6 turns" in text
+    assert "confidence threshold, λ mw for reliability at least 0.9" in text
+    assert "missing verifiers" not in text
+    other = {"rungs.search-rl.constraint": "{target: 0.02, measure: false_certain, controller: dual}"}
+    assert "λ dual for false_certain at most 0.02" in "\n".join(check(searching(other)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            {"rungs.search-rl.stages.joint.mix": "{serach_one_hop: 1}"},
+            ["stages.joint.mix", "serach_one_hop", "search_one_hop"],
+        ),
+        ({"rungs.search-rl.cold_start.mix": "{search: 1}"}, ["cold_start.mix", "'search'", "search_missing"]),
+        ({"rungs.search-rl.cold_start.styles": "{carefull: 1}"}, ["cold_start.styles", "carefull"]),
+        ({"rungs.base.mix": "{search_one_hop: 1}"}, ["rungs.base.mix", "search_one_hop"]),
+        ({"rungs.m3-rl.stages.general.mix": "{search_one_hop: 1}"}, ["stages.general.mix", "search_one_hop"]),
+        ({"rungs.m3-rl.stages.general.mix": "{search: 1}"}, ["stages.general.mix", "'search'"]),
+    ],
+)
+def test_searches_are_named_in_search_rungs_only(searching, overrides, words):
+    with pytest.raises(SafeladderError) as caught:
+        check(searching(overrides))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_run_needs_somewhere_to_search(searching, tmp_path: Path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "a", "label": "search", "reference": "x", "prompt": "who?"}\n')
+    without = {"data.world": "null", "data.files": json.dumps([str(rows)]), "rungs.search-rl.cold_start": "null"}
+    assert any("no corpus given: pass --rungs.search-rl.corpus DIR" in line for line in check(searching(without)))
+    with pytest.raises(
+        SafeladderError, match=r"nothing to search: pass --rungs\.search-rl\.corpus DIR .*search-rl null"
+    ):
+        require_runnable(searching(without))
+    with pytest.raises(SafeladderError, match=r"search-rl\.corpus: index folder .*absent not found"):
+        require_runnable(searching({**without, "rungs.search-rl.corpus": "absent"}))
+    require_runnable(searching({**without, "rungs.search-rl.corpus": str(tmp_path)}))
+    require_runnable(searching({**without, "rungs.search-rl.corpus": "http://127.0.0.1:8000"}))
 
 
 def test_the_laptop_model_and_the_world(tiny):

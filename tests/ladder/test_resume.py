@@ -20,8 +20,8 @@ from ladder_runs import assert_same_outcome, children_of, leftovers, lines, outc
 
 from safeladder.analysis.results import RungResult
 from safeladder.config import Recipe, dump_recipe, load_recipe
+from safeladder.ladder import calibrate, evaluate
 from safeladder.ladder import climb as climbing
-from safeladder.ladder import evaluate
 from safeladder.training import checkpoint
 from safeladder.training.learner import Learner
 from safeladder.training.run import RungRun
@@ -101,7 +101,9 @@ def dying(patch: pytest.MonkeyPatch, end: Callable[[str], None]) -> None:
     wrap(checkpoint, "write_atomic")
     wrap(checkpoint, "save_file")
     wrap(climbing, "save_checkpoint")
+    wrap(RungRun, "discard")
     wrap(evaluate, "keep")
+    wrap(calibrate, "write_text")
     wrap(evaluate, "pass_at_k")
     wrap(RungResult, "save")
     wrap(climbing, "write_report")
@@ -188,6 +190,7 @@ def test_a_rung_starts_from_and_is_held_against_the_rung_that_the_recipe_names(r
         ("cot-sft", "base", "base"),
         ("m3-rl", "cot-sft", "cot-sft"),
         ("efficient-rl", "cot-sft", "cot-sft"),
+        ("search-rl", "efficient-rl", "efficient-rl"),
         ("control", "base", "base"),
     ]
     report = json.loads((unbroken / "report.json").read_text())
@@ -230,14 +233,59 @@ def test_the_run_folder_holds_what_the_design_promises(unbroken):
         "trajectory.png",
     ):
         assert (unbroken / name).stat().st_size > 0, name
-    assert len(list((unbroken / "logs").glob("*.eval"))) == 5
+    assert len(list((unbroken / "logs").glob("*.eval"))) == 7, "five rungs, the control, and the searches"
     assert {p.name for p in (unbroken / "checkpoints").iterdir()} == {
         "base",
         "cot-sft",
         "m3-rl",
         "efficient-rl",
+        "search-rl",
         "control",
     }
+    assert (unbroken / "search" / "search-rl.jsonl").stat().st_size > 0
+
+
+def test_nothing_is_kept_to_resume_what_has_ended(unbroken):
+    assert [p.name for p in (unbroken / "state").iterdir()] == ["seconds.json"]
+
+
+def test_both_phases_of_the_search_rung_train_and_log_under_names_of_their_own(unbroken):
+    rows = lines(unbroken / "metrics.jsonl")
+    steps = {
+        name: [row["step"] for row in rows if row["rung"] == name] for name in ("search-rl.cold-start", "search-rl")
+    }
+    assert steps == {"search-rl.cold-start": [3], "search-rl": [1, 2, 3]}
+    for row in rows:
+        if row["rung"] == "search-rl":
+            assert {"multiplier", "search/unreadable", "search/actions/unparsed", "reward/world-rule"} <= row.keys()
+    base, searched = (
+        (unbroken / "checkpoints" / name / "model.safetensors").read_bytes() for name in ("efficient-rl", "search-rl")
+    )
+    assert base != searched
+
+
+def test_a_measurement_that_was_lost_is_repeated_without_training(recipe, unbroken, monkeypatch):
+    before = outcome(unbroken)
+    rows = (unbroken / "search" / "search-rl.jsonl").read_text()
+    (unbroken / "rungs" / "search-rl.json").unlink()
+
+    def step(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing is left to train")
+
+    monkeypatch.setattr(Learner, "step", step)
+    assert climbing.climb(recipe, unbroken, resume=True) == 0
+    assert outcome(unbroken) == before
+    assert (unbroken / "search" / "search-rl.jsonl").read_text() == rows
+    assert len(list((unbroken / "logs").glob("*.eval"))) == 7
+
+
+def test_the_time_of_every_session_counts(recipe, unbroken):
+    seconds = json.loads((unbroken / "report.json").read_text())["wall_seconds"]
+    trained = sum(rung["train_seconds"] for rung in json.loads((unbroken / "report.json").read_text())["rungs"])
+    assert seconds > trained
+    assert climbing.climb(recipe, unbroken, resume=True) == 0
+    again = json.loads((unbroken / "report.json").read_text())["wall_seconds"]
+    assert again == seconds, "showing a finished run again takes none of its time"
 
 
 def test_another_seed_gives_another_run(recipe, unbroken, tmp_path):

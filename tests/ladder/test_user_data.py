@@ -105,7 +105,8 @@ def test_the_worlds_reward_table_gives_way_to_one_that_covers_the_rows(project):
         return {rung.rewards.recipe for rung in recipe.rungs.values() if rung.kind == "rl"}
 
     assert tables(load_recipe(laptop)) == {"world"}
-    assert tables(load_recipe(laptop, {"data.files": "[a.jsonl]", "data.world": "null"})) == {"rules"}
+    alone = {"data.files": "[a.jsonl]", "data.world": "null", "rungs.search-rl": "null"}
+    assert tables(load_recipe(laptop, alone)) == {"rules"}
     assert tables(load_recipe(laptop, {"data.files": "[a.jsonl]"})) == {"world-and-rules"}
     chosen = {"data.files": "[a.jsonl]", "rungs.m3-rl.rewards.recipe": "safework-svkg"}
     assert tables(load_recipe(laptop, chosen)) == {"safework-svkg", "world-and-rules"}
@@ -136,7 +137,7 @@ def test_one_prompt_in_two_files_stays_on_one_side(tmp_path):
     write_samples(tmp_path / "a.jsonl", [row(f"a{k}", text) for k, text in enumerate(prompts)])
     write_samples(tmp_path / "b.jsonl", [row(f"b{k}", text) for k, text in enumerate(prompts)])
     files = json.dumps([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])
-    recipe = load_recipe(write_recipe(tmp_path), {"data.files": files, "data.world": "null"})
+    recipe = load_recipe(write_recipe(tmp_path), {"data.files": files, "data.world": "null", "rungs.search-rl": "null"})
     data = LadderData(recipe)
     train, held_out = ({s.question for s in part} for part in (data.train_files, data.held_out_files))
     assert train and held_out and not train & held_out
@@ -148,7 +149,7 @@ def test_an_id_in_two_files_is_an_error(tmp_path):
     for name in ("a", "b"):
         write_samples(tmp_path / f"{name}.jsonl", [row(f"{k}", f"{name} question {k}") for k in range(4)])
     files = json.dumps([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])
-    recipe = load_recipe(write_recipe(tmp_path), {"data.files": files, "data.world": "null"})
+    recipe = load_recipe(write_recipe(tmp_path), {"data.files": files, "data.world": "null", "rungs.search-rl": "null"})
     with pytest.raises(SafeladderError, match="id '0' occurs in more than one file"):
         LadderData(recipe)
 

@@ -20,12 +20,13 @@ from safeladder.algorithms.presets import build
 from safeladder.config import RlRung
 from safeladder.models.policy import Policy
 from safeladder.rollout.collect import collect
+from safeladder.rollout.conduct import Conduct
 from safeladder.rollout.local import LocalEngine
 from safeladder.training import rl
 from safeladder.training.batching import Row
 from safeladder.training.monitors import CollapseAlarm, Divergence
 from safeladder.training.parallel import Parallel, Replicated
-from safeladder.types import Rollout, SafeladderError, SamplingParams, Score
+from safeladder.types import Observation, Rollout, SafeladderError, SamplingParams, Score
 from safeladder.verifiers.recipe import RewardRecipe
 from safeladder.verifiers.routing import Router
 from training.tiny_runs import AnyText, TokenShare, ask, picture, policy, questions, router, run_in
@@ -320,6 +321,74 @@ def test_B07_settings_are_not_changed_by_a_run(tmp_path):
         AnyText(), run_in(tmp_path),
     )  # fmt: skip
     assert (settings.model_dump(), repr(algorithm.preset)) == before
+
+
+class Doubled:
+    """A shaper that doubles every reward and counts its steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def shape(self, rollouts, run):
+        self.steps += 1
+        return [r.judged(r.scores, 2 * r.reward) for r in rollouts], {"steps_seen": float(self.steps)}
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+def test_shaped_rewards_are_trained_on_and_the_shaper_is_resumed(tmp_path):
+    """A run of two steps and one more is a run of three: the third step's shaper has seen two."""
+
+    def run(steps: int) -> tuple[Policy, list[dict[str, Any]]]:
+        learned, settings = policy("llama"), rung(stages={"one": {"steps": steps}}, checkpoint_every=1)
+        rl.train_rl(
+            learned, Replicated(learned, Parallel()), settings, {"one": questions("llama")}, router(),
+            build("reinforce++", reference_kl=None), AnyText(), run_in(tmp_path), shaper=Doubled(),
+        )  # fmt: skip
+        return learned, [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+    run(2)
+    _, lines = run(3)
+    assert [line["steps_seen"] for line in lines] == [1.0, 2.0, 3.0]
+    for line in lines:
+        assert line["reward"] == pytest.approx(2 * line["reward/even"])
+
+
+class OneNote:
+    """Answers the first turn and no other."""
+
+    def step(self, sample, episode, tokens):
+        return Observation(token_ids=(41, 42)) if len(episode) == 1 else None
+
+
+def test_searches_and_plain_prompts_share_a_step(tmp_path, monkeypatch):
+    """Observations are masked, counted tokens are the policy's own, and both labels are rewarded."""
+    seen: list[Rollout] = []
+    groups = rl._groups
+    monkeypatch.setattr(rl, "_groups", lambda rollouts, *rest: seen.extend(rollouts) or groups(rollouts, *rest))
+    learned, settings = policy("llama"), rung(stages={"one": {"steps": 1}})
+    samples = [questions("llama")[0], replace(questions("llama")[1], label="search")]
+    table = RewardRecipe(name="t", rows={"general": {"even": 1.0}, "search": {"even": 1.0}})
+    params = SamplingParams(max_new_tokens=3, n=3, stop=("e", "a", "i", "o", " "))
+    how = Conduct(params=params, format=AnyText(), environment=OneNote(), max_turns=2)
+    rl.train_rl(
+        learned, Replicated(learned, Parallel()), settings, {"one": samples}, Router({"even": TokenShare()}, table),
+        build("cpgd"), AnyText(), run_in(tmp_path), conducts={"search": how},
+    )  # fmt: skip
+    by_label = {label: [r for r in seen if r.sample.label == label] for label in ("general", "search")}
+    assert {label: len(found) for label, found in by_label.items()} == {"general": 3, "search": 3}
+    assert all(set(r.action_mask) == {1} for r in by_label["general"])
+    heard = [r for r in by_label["search"] if r.observations]
+    assert heard, "some first turn ended with a stop sequence"
+    for r in heard:
+        assert [i for i, own in zip(r.token_ids, r.action_mask, strict=True) if not own] == [41, 42]
+    (line,) = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert line["counted_tokens"] == sum(r.length for r in seen)
+    assert line["logprob_gap"] <= 1e-4, "the learner sees the observations where the engine saw them"
 
 
 def test_every_step_logs_what_the_alarms_need(tmp_path):

@@ -24,7 +24,7 @@ def stubs(*names):
     return {name: Stub(name) for name in names}
 
 
-JUDGES = stubs("safety", "value", "normal", "knowledge", "rule", "general", "format")
+JUDGES = stubs("safety", "value", "normal", "knowledge", "rule", "general", "format", "search-answer")
 RULES = available(world=False)
 
 
@@ -40,6 +40,7 @@ def test_published_table_of_the_vision_run():
         "geo3k_rule": {"rule": 0.9, "format": 0.1},
         "gsm8k_rule": {"rule": 0.9, "format": 0.1},
         "jailbreak": {"safety": 1.0, "format": 1.0},  # ours: see A11
+        "search": {"search-answer": 0.9, "format": 0.1},  # ours: the accuracy of a search rung
     }
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from safeladder.types import SafeladderError
-from safeladder.world import KINDS, World, WorldConfig, show
+from safeladder.world import KINDS, SEARCH, World, WorldConfig, show
 from safeladder.world.lexicon import ACTS, COLOURS, GROWTH, SHAPES, SIGNS, SIZES
 from safeladder.world.render import CELL, digit_images, scene_image, tile
 from safeladder.world.show import contact_sheet
@@ -59,10 +59,12 @@ def test_contact_sheet_as_a_self_contained_page(tmp_path: Path) -> None:
     contact_sheet(world, path, per_kind=2, split="heldout")
     page = path.read_text(encoding="utf-8")
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.html"]
-    assert page.count("<article>") == 2 * len(KINDS) and "class=bad" not in page
-    for kind in KINDS:
+    assert page.count("<article>") == 2 * len((*KINDS, *SEARCH)) and "class=bad" not in page
+    for kind in (*KINDS, *SEARCH):
         sample = world.item(kind, "heldout", 1)
         assert html.escape(sample.question) in page and html.escape(sample.reference or "") in page
+    for turn in ("&lt;search&gt;", "&lt;read&gt;", "&lt;answer&gt;", "\n1) id "):
+        assert turn in page
     assert set(re.findall(r'src="([^,]*),', page)) == {"data:image/png;base64"} and "http" not in page
 
 
@@ -71,7 +73,7 @@ def test_contact_sheet_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     contact_sheet(World(WorldConfig(chinese_share=0.0)), path, per_kind=1)
     assert [p.name for p in path.parent.iterdir()] == ["sheet.png"]
     with Image.open(path) as sheet:
-        assert sheet.height > 100 * len(KINDS)
+        assert sheet.height > 100 * len(KINDS) + 400 * len(SEARCH)
     monkeypatch.setattr(show, "_CJK_FONTS", ())
     show._font.cache_clear()
     contact_sheet(World(WorldConfig(chinese_share=1.0)), path, per_kind=1)

@@ -43,6 +43,12 @@ PANELS = (
     Panel(title="policy entropy, nats a token", keys=("entropy",)),
     Panel(title="engine-learner gap, mean |Δ logprob|", keys=("logprob_gap",)),
     Panel(title="broken replies, share", keys=("truncated", "malformed")),
+    Panel(
+        title="searches: right, reliable, falsely certain",
+        keys=("search/accuracy", "search/reliability", "search/false_certain"),
+    ),
+    Panel(title="multiplier λ and violation", keys=("multiplier", "violation")),
+    Panel(title="confidence: mean and entropy", keys=("search/confidence", "search/confidence_entropy")),
 )
 """Keys of `metrics.jsonl` (one row a step, with `rung` and `step`). Panels without data are left out."""
 

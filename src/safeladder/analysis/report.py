@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safeladder.analysis import sections
+from safeladder.analysis.calibration_section import calibration_section
 from safeladder.analysis.curves import principle_curves, training_curves
 from safeladder.analysis.examples import choose_examples
 from safeladder.analysis.figures import DARK, LIGHT
@@ -21,7 +22,7 @@ Report = Mapping[str, Any]
 def write_report(run_dir: str | Path) -> Path:
     """Write `trajectory.png` and `report.html` from what lies in a run folder; returns the page's path.
 
-    Reads `report.json`, `metrics.jsonl` and `rollouts.jsonl` (the last two may be missing).
+    Reads `report.json`, and `metrics.jsonl`, `rollouts.jsonl` and `search/<rung>.json`, which may be missing.
 
     Raises:
         SafeladderError: `report.json` is missing or against its schema, a broken line, or matplotlib is
@@ -36,7 +37,9 @@ def write_report(run_dir: str | Path) -> Path:
     confidence = sections.confidence(report)
     picture = trajectory_png(found, LIGHT, confidence)
     write_bytes(folder / "trajectory.png", picture)
-    write_text(folder / "report.html", _render(report, metrics, rollouts, _trajectory(found, picture, confidence)))
+    calibration = calibration_section(_calibrations(folder, report))
+    content = _render(report, metrics, rollouts, _trajectory(found, picture, confidence), calibration)
+    write_text(folder / "report.html", content)
     return folder / "report.html"
 
 
@@ -45,6 +48,7 @@ def _render(
     metrics: Sequence[Mapping[str, Any]],
     rollouts: Sequence[Mapping[str, Any]],
     trajectory: Html,
+    calibration: Html | None,
 ) -> str:
     names = [rung["name"] for rung in report["rungs"]]
     parts = {
@@ -53,6 +57,7 @@ def _render(
         "rungs": ("Every rung", sections.rung_table(report)),
         "gate": ("The gate", sections.gates(report)),
         "controls": ("Control, pass@k and ablations", sections.controls(report)),
+        "calibration": ("Does it know when it does not know?", calibration),
         "principles": ("Principles over the rungs", _principles(report)),
         "kinds": ("Kinds of tasks", sections.breakdowns(report)),
         "training": ("Training", _training(report, metrics)),
@@ -69,6 +74,12 @@ def _render(
         tag("nav", join(links), aria_label="sections"),
         *(section(key, title, content) for key, (title, content) in shown.items()),
     )
+
+
+def _calibrations(folder: Path, report: Report) -> dict[str, Report]:
+    """Rung -> its calibration report, where it has one."""
+    paths = {rung["name"]: folder / "search" / f"{rung['name']}.json" for rung in report["rungs"]}
+    return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 
 def _trajectory(found: Sequence[Point], picture: bytes, confidence: str) -> Html:

@@ -19,8 +19,12 @@ METRICS = (
     "accuracy",
     "reliability",
     "false_certain",
+    "coverage_answerable",
+    "searches",
+    "reads",
 )
-"""Names a rung's metrics may have. All but `response_tokens` are in [0, 1]."""
+"""Names a rung's metrics may have. All but `COUNTS` are in [0, 1]."""
+COUNTS = ("response_tokens", "searches", "reads")
 
 _SIGNED = frozenset({"reliability"})
 _OPTIONAL = ("comparisons", "details", "provenance", "headline", "control", "pass_at_k", "ablations")
@@ -81,7 +85,7 @@ def _metric(metric: Any, where: str, name: str) -> None:
         _check(_is_number(metric[key]), f"{where}.{key}", "a number")
     _check(metric["low"] <= metric["value"] <= metric["high"], where, "low <= value <= high")
     _check(_is_integer(metric["n"]) and metric["n"] > 0, f"{where}.n", "a positive integer (else leave it out)")
-    if name != "response_tokens":
+    if name not in COUNTS:
         lowest = -1.0 if name in _SIGNED else 0.0
         _check(lowest <= metric["low"] and metric["high"] <= 1.0, where, f"within {lowest:g}..1")
 

@@ -8,6 +8,7 @@ from typing import Any
 from safeladder.analysis.examples import Example
 from safeladder.analysis.page import Html, fold, join, table, tag, text, void
 from safeladder.analysis.results import format_number, format_percent
+from safeladder.analysis.schema import COUNTS
 
 Report = Mapping[str, Any]
 Metric = Mapping[str, float]
@@ -22,7 +23,10 @@ TITLES = {
     "format": "Well-formed",
     "accuracy": "Accuracy",
     "reliability": "Reliability",
-    "false_certain": "False certainty",
+    "false_certain": "False certainty, of all",
+    "coverage_answerable": "Certain, of the answerable",
+    "searches": "Searches a question",
+    "reads": "Reads a question",
 }
 _CARDS = ("safety", "capability", "over_refusal", "response_tokens")
 _TABLES = {
@@ -295,7 +299,7 @@ def _metric(name: str, metric: Metric | None) -> Html:
 
 
 def _value(name: str, value: float) -> str:
-    if name == "response_tokens":
+    if name in COUNTS:
         return format_number(value)
     return format_number(value, 3) if name == "verifier" else format_percent(value)
 

@@ -14,6 +14,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 from inspect_ai.model import (
@@ -37,10 +38,12 @@ from PIL import Image
 
 from safeladder.evaluation.batching import Batcher
 from safeladder.evaluation.rollouts import checkpoint_hash
-from safeladder.rollout.collect import collect
+from safeladder.rollout.collect import Format, collect
 from safeladder.rollout.parse import ResponseFormat
+from safeladder.search.trace import split_turns
 from safeladder.types import (
     Engine,
+    Environment,
     Message,
     Part,
     Response,
@@ -82,13 +85,16 @@ class Attachment:
     """A running engine for a provider to use, and the samples that messages may stand for.
 
     A message whose metadata names a sample (`SAMPLE_KEY`) is that sample: its images are never encoded or
-    logged.
+    logged. With an environment a reply is what up to `max_turns` turns came to, read by `trace_format`.
     """
 
     engine: Engine
     samples: Mapping[str, Sample]
     format: ResponseFormat
     batch_size: int
+    environment: Environment | None = None
+    max_turns: int = 1
+    trace_format: Format | None = None
 
 
 class SafeladderAPI(ModelAPI):
@@ -188,7 +194,15 @@ class SafeladderAPI(ModelAPI):
             alike.setdefault((request.params, request.seed), []).append(i)
         for (params, seed), where in alike.items():
             samples = [requests[i].sample for i in where]
-            found = collect(ours.engine, samples, params, ours.format, seed=seed)
+            found = collect(
+                ours.engine,
+                samples,
+                params,
+                ours.trace_format or ours.format,
+                seed=seed,
+                environment=ours.environment,
+                max_turns=ours.max_turns,
+            )
             replies.update(zip(where, found, strict=True))
         return [replies[i] for i in range(len(requests))]
 
@@ -244,6 +258,9 @@ class SafeladderAPI(ModelAPI):
         return Logprobs(content=[Logprob(token=t, logprob=x) for t, x in zip(tokens, rollout.logprobs, strict=True)])
 
     def _reply(self, rollout: Rollout) -> list[Content]:
+        if self._attachment.environment is not None:
+            answer = rollout.response.answer if rollout.response else ""
+            return [ContentReasoning(reasoning=_transcript(rollout)), ContentText(text=answer)]
         if rollout.response is not None:
             parts: list[Content] = [ContentText(text=rollout.response.answer)]
             if rollout.response.reasoning is not None:
@@ -256,6 +273,13 @@ class SafeladderAPI(ModelAPI):
             # An unfinished thought is not an answer: scorers that read the completion must find none.
             return [ContentReasoning(reasoning=rollout.text), ContentText(text="")]
         return [ContentText(text=rollout.text)]
+
+
+def _transcript(rollout: Rollout) -> str:
+    """The policy's turns and what it heard, a line each."""
+    heard = [f"<information> {observation.text}</information>" for observation in rollout.observations]
+    pairs = zip_longest(split_turns(rollout.text), heard, fillvalue="")
+    return "\n".join(part for pair in pairs for part in pair if part)
 
 
 def _contents(message: ChatMessage) -> list[Content]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safeladder.evaluation.rollouts import Judge, checkpoint_hash
+from safeladder.rollout.collect import Format
 from safeladder.rollout.parse import ResponseFormat
-from safeladder.types import Engine, Part, Rollout, SafeladderError, Sample, SamplingParams
+from safeladder.types import Engine, Environment, Part, Rollout, SafeladderError, Sample, SamplingParams
 
 if TYPE_CHECKING:
     from inspect_ai.dataset import Sample as InspectSample
@@ -29,6 +30,9 @@ def run_inspect(
     checkpoint: str | Path | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    environment: Environment | None = None,
+    max_turns: int = 1,
+    trace_format: Format | None = None,
 ) -> tuple[list[Rollout], Path]:
     """Evaluate an engine on samples with Inspect.
 
@@ -40,6 +44,8 @@ def run_inspect(
         checkpoint: folder the engine's weights came from; its hash becomes part of the model's name.
         seed: of the engine.
         batch_size: requests an engine call.
+        environment: what answers the policy between its turns, for at most `max_turns` turns.
+        trace_format: how such a reply is read; `format` where it is None.
 
     Returns:
         Judged rollouts in the order of `samples`, one a sample, and the log's path. Images stay out of the
@@ -69,7 +75,13 @@ def run_inspect(
 
     model_name = name if checkpoint is None else f"{name}@{checkpoint_hash(checkpoint)}"
     attachment = Attachment(
-        engine=engine, samples=dict(zip(ids, samples, strict=True)), format=format, batch_size=batch_size
+        engine=engine,
+        samples=dict(zip(ids, samples, strict=True)),
+        format=format,
+        batch_size=batch_size,
+        environment=environment,
+        max_turns=max_turns,
+        trace_format=trace_format,
     )
     api = attach(model_name, attachment)
     verdicts: dict[str, Rollout] = {}

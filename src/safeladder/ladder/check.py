@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safeladder.config import Recipe, RlRung, SftRung
+from safeladder.config import SEARCH_LABEL, Recipe, RlRung, SearchRung, SftRung, Supervised
 from safeladder.ladder.memory import (
     LAPTOP,
     PUBLISHED,
@@ -46,6 +46,14 @@ def require_runnable(recipe: Recipe) -> None:
     for file in recipe.data.files:
         if not Path(file).is_file():
             raise SafeladderError(f"data.files: {file} not found")
+    for name, rung in _searches(recipe):
+        if rung.corpus is None and recipe.data.world is None:
+            raise SafeladderError(
+                f"rung {name} has nothing to search: pass --rungs.{name}.corpus DIR (or a URL), "
+                f"or leave it out: --rungs.{name} null"
+            )
+        if rung.corpus is not None and not _is_url(rung.corpus) and not Path(rung.corpus).is_dir():
+            raise SafeladderError(f"rungs.{name}.corpus: index folder {rung.corpus} not found")
     for line in missing_extras(recipe):
         raise SafeladderError(line)
 
@@ -66,6 +74,9 @@ def missing_extras(recipe: Recipe) -> list[str]:
         needs.append(("world", "sklearn", "data.world"))
     if recipe.model.lora is not None:
         needs.append(("lora", "peft", "model.lora"))
+    for name, rung in _searches(recipe):
+        if rung.corpus is not None:
+            needs.append(("search", "httpx" if _is_url(rung.corpus) else "tantivy", f"rungs.{name}.corpus"))
     return [
         f"{what} needs the package {module}: pip install 'safeladder[{extra}]'"
         for extra, module, what in needs
@@ -178,6 +189,14 @@ def _data(recipe: Recipe, labels: Mapping[str, int]) -> Iterator[str]:
     yield from missing_extras(recipe)
 
 
+def _searches(recipe: Recipe) -> list[tuple[str, SearchRung]]:
+    return [(name, rung) for name, rung in recipe.rungs.items() if isinstance(rung, SearchRung)]
+
+
+def _is_url(corpus: str) -> bool:
+    return corpus.startswith(("http://", "https://"))
+
+
 def _rung(recipe: Recipe, name: str, rung: SftRung | RlRung, labels: Iterable[str]) -> Iterator[str]:
     _names(recipe, name, rung)
     if isinstance(rung, SftRung):
@@ -193,8 +212,23 @@ def _rung(recipe: Recipe, name: str, rung: SftRung | RlRung, labels: Iterable[st
         f"rung {name}: {rung.algorithm.preset}, {stages}, "
         f"{rung.prompts_per_step} prompts x {rung.group_size}, rewards {rung.rewards.recipe}"
     )
+    if isinstance(rung, SearchRung):
+        yield from _search(recipe, name, rung)
     if missing:
         yield f"rung {name}: missing verifiers: {', '.join(missing)}; a run stops until they are available"
+
+
+def _search(recipe: Recipe, name: str, rung: SearchRung) -> Iterator[str]:
+    held = rung.constraint
+    aim = f"{held.measure} {'at most' if held.measure == 'false_certain' else 'at least'} {held.target:g}"
+    start = f"cold start {rung.cold_start.steps} steps, " if rung.cold_start else ""
+    place = rung.corpus or ("the world" if recipe.data.world is not None else "a corpus to be given")
+    yield (
+        f"rung {name}: {start}search in {place}, {rung.max_turns} turns, episodes of at most "
+        f"{rung.longest_reply} tokens, confidence {held.reliability}, λ {held.controller} for {aim}"
+    )
+    if rung.corpus is None and recipe.data.world is None:
+        yield f"rung {name}: no corpus given: pass --rungs.{name}.corpus DIR (or a URL); validated without it"
 
 
 def _names(recipe: Recipe, name: str, rung: SftRung | RlRung) -> None:
@@ -202,21 +236,35 @@ def _names(recipe: Recipe, name: str, rung: SftRung | RlRung) -> None:
     if recipe.data.world is None:
         return
     from safeladder.verifiers import TABLES
-    from safeladder.world import KINDS, STYLES
+    from safeladder.world import KINDS, SEARCH
 
+    given: dict[str, tuple[Iterable[str], set[str]]] = {}
     if isinstance(rung, RlRung):
-        labels = {*TABLES.get(rung.rewards.recipe, ()), *rung.rewards.labels}
-        mixes = {f"stages.{stage}.mix": settings.mix for stage, settings in rung.stages.items()}
-        given = {key: (mix, {*KINDS, *labels}) for key, mix in mixes.items()}
-    else:
-        given = {"mix": (rung.mix, set(KINDS))}
-        given |= {"styles": (rung.styles, set(STYLES)), "kind_styles": (rung.kind_styles, set(KINDS))}
-        given |= {f"kind_styles.{kind}": (styles, set(STYLES)) for kind, styles in rung.kind_styles.items()}
+        labels = {*TABLES.get(rung.rewards.recipe, ()), *rung.rewards.labels} - {SEARCH_LABEL}
+        more = {*SEARCH, SEARCH_LABEL} if isinstance(rung, SearchRung) else set()
+        given = {f"stages.{stage}.mix": (s.mix, {*KINDS, *labels, *more}) for stage, s in rung.stages.items()}
+    if isinstance(rung, SftRung):
+        given = _taught(rung, set())
+    if isinstance(rung, SearchRung) and rung.cold_start is not None:
+        given |= {f"cold_start.{key}": names for key, names in _taught(rung.cold_start, set(SEARCH)).items()}
     for key, (names, allowed) in given.items():
-        for unknown in sorted(names.keys() - allowed):
+        for unknown in sorted(set(names) - allowed):
             raise SafeladderError(
                 f"rungs.{name}.{key}: unknown name {unknown!r}; allowed: {', '.join(sorted(allowed))}"
             )
+
+
+def _taught(rung: Supervised, more: set[str]) -> dict[str, tuple[Iterable[str], set[str]]]:
+    """Key -> (names that supervised training gives, names allowed there); `more` are kinds that need no style."""
+    from safeladder.world import KINDS, STYLES
+
+    given: dict[str, tuple[Iterable[str], set[str]]] = {
+        f"kind_styles.{kind}": (styles, set(STYLES)) for kind, styles in rung.kind_styles.items()
+    }
+    given["mix"] = (rung.mix, {*KINDS, *more})
+    given["styles"] = (rung.styles, set(STYLES))
+    given["kind_styles"] = (rung.kind_styles, set(KINDS))
+    return given
 
 
 def algorithm_of(rung: RlRung) -> Any:

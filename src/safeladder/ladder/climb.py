@@ -8,19 +8,20 @@ newest trainer state.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from safeladder.analysis.report import write_report
-from safeladder.analysis.results import RungResult, build_report, write_json
-from safeladder.config import Recipe, RlRung, Rung, SftRung
+from safeladder.analysis.results import RungResult, build_report, read_json, write_json
+from safeladder.config import SEARCH_LABEL, ColdStart, Recipe, RlRung, Rung, SearchRung, SftRung
 from safeladder.data.curation import curate
-from safeladder.ladder import cache, evaluate
+from safeladder.ladder import cache, calibrate, evaluate, searching
 from safeladder.ladder.check import algorithm_of
+from safeladder.ladder.clock import Clock
 from safeladder.ladder.data import LadderData
 from safeladder.ladder.provenance import environment, start_run
 from safeladder.ladder.show import Display
@@ -30,11 +31,14 @@ from safeladder.models.lora import add_lora
 from safeladder.models.policy import Policy
 from safeladder.models.tiny import build_tiny
 from safeladder.rollout.local import LocalEngine
+from safeladder.search.environment import SearchEnvironment
+from safeladder.training.auxiliary import GroundingProbe, grounding, stated_confidence
 from safeladder.training.checkpoint import load_weights
 from safeladder.training.parallel import Parallel, Replicated
 from safeladder.training.rl import train_rl
 from safeladder.training.run import RungRun
-from safeladder.training.sft import Demonstrations, GroundingProbe, TrainingCost, train_sft
+from safeladder.training.sft import Demonstrations, TrainingCost, encode_response, train_sft
+from safeladder.training.shaping import HonestConfidence
 from safeladder.types import Rollout, SafeladderError, Sample
 from safeladder.verifiers import RewardRecipe, Router, available
 from safeladder.world import COLOUR_CLASSES, SIZE_CLASSES, WHAT_CLASSES
@@ -58,17 +62,20 @@ class Climb:
         self.data = LadderData(recipe)
         self.held_out = self.data.held_out()
         self.verifiers = available(world=self.data.world is not None)
-        labels = {s.label for s in self.held_out} | {s.label for s in self.data.train_files}
+        searches = any(isinstance(rung, SearchRung) for rung in recipe.rungs.values())
+        self.held_out_searches = self.data.held_out_searches() if searches else []
+        labels = {s.label for s in (*self.held_out, *self.held_out_searches, *self.data.train_files)}
         self.routers = {
             name: Router(self.verifiers, RewardRecipe.load(rung.rewards, self.verifiers, labels))
             for name, rung in recipe.rungs.items()
             if isinstance(rung, RlRung)
         }
         # Evaluation always reads the complete table, whatever an ablation leaves out of its rewards.
-        self.judge = Router(self.verifiers, RewardRecipe.load(evaluate.rewards(recipe), self.verifiers, labels))
+        self.judge = Router(self.verifiers, RewardRecipe.load(recipe.judged_by, self.verifiers, labels))
         self.algorithms = {name: algorithm_of(rung) for name, rung in recipe.rungs.items() if isinstance(rung, RlRung)}
         self.policy = self._policy()
         self.display = Display(recipe, enabled=parallel.is_main)
+        self.clock = Clock(folder / "state" / "seconds.json")
         self.rollouts: dict[str, list[Rollout]] = {}
         self.results: dict[str, RungResult] = {}
         self.costs: dict[str, TrainingCost] = {}
@@ -102,7 +109,6 @@ class Climb:
 
     def run(self) -> None:
         """Climb every rung, then the control, and write the report."""
-        begun = time.perf_counter()
         previous: str | None = None
         for name, rung in self.recipe.rungs.items():
             self.rung(name, rung, rung.start_from or previous)
@@ -112,57 +118,85 @@ class Climb:
         if self.recipe.control.enabled and isinstance(base, SftRung) and len(self.recipe.rungs) > 1:
             self.rung(CONTROL, self._control(first, base), first)
         if self.parallel.is_main:
-            self.report(first, time.perf_counter() - begun)
+            self.report(first)
         self.parallel.barrier()
 
     def rung(self, name: str, rung: Rung, start_from: str | None) -> None:
-        """Train one rung from the weights of another, evaluate it, and keep the result."""
+        """Train one rung from the weights of another, evaluate it, and keep the result.
+
+        A rung that is trained but not measured (its result was removed, or never written) is only measured.
+        """
         checkpoint = self.folder / "checkpoints" / name
-        result_file = self.folder / "rungs" / f"{name}.json"
-        finished = self.parallel.gather(result_file.is_file() and checkpoint.is_dir())[0]
-        source = checkpoint if finished else self.folder / "checkpoints" / start_from if start_from else None
+        run = RungRun(
+            folder=self.folder,
+            rung=name,
+            parallel=self.parallel,
+            progress=self.display,
+            seed=self.recipe.seed,
+            on_save=self.clock.keep,
+        )
+        result_file, cost_file = (self.folder / "rungs" / f"{name}{end}.json" for end in ("", "-cost"))
+        trained, finished = self.parallel.gather(
+            (checkpoint.is_dir() and cost_file.is_file(), checkpoint.is_dir() and result_file.is_file())
+        )[0]
+        done = trained or finished
+        source = checkpoint if done else self.folder / "checkpoints" / start_from if start_from else None
         if source is not None:
             load_weights(self.policy.model, source)
         if finished:
+            run.discard()
             self._reload(name)
             return
         self.display.start(name)
-        run = RungRun(
-            folder=self.folder, rung=name, parallel=self.parallel, progress=self.display, seed=self.recipe.seed
-        )
-        cost = cache.restore(self.recipe, name, self.policy) if start_from is None else None
+        self._freeze(rung)
+        cost = TrainingCost(**read_json(cost_file)) if trained else None
+        if trained:
+            run.forget_evaluation()
+        if cost is None and start_from is None:
+            cost = cache.restore(self.recipe, name, self.policy)
         if cost is None:
             cost = self._train(name, rung, run)
             self._train_in(self.policy.compute_dtype)
-        if self.parallel.is_main:
+        if self.parallel.is_main and not trained:
             save_checkpoint(self.policy.model, self.policy.processor, checkpoint)
+            write_json(cost_file, asdict(cost))
             if start_from is None:
                 cache.store(self.recipe, checkpoint, cost)
         self.costs[name] = cost
-        self.parallel.barrier()
-        # Every process needs the same starting point; the first one measures.
+        self._evaluate(name, rung, start_from, cost, checkpoint)
         if self.parallel.is_main:
-            self._evaluate(name, start_from, cost, checkpoint)
+            run.discard()
+            self.clock.keep()
+        # Every process needs the same starting point.
         self.parallel.barrier()
 
-    def _train(self, name: str, rung: Rung, run: RungRun) -> TrainingCost:
+    def _freeze(self, rung: Rung) -> None:
+        """Let the rung's parameters train and no other."""
         trains_vision = isinstance(rung, SftRung) and rung.train_vision
-        for parameter in self.policy.model.parameters():
-            parameter.requires_grad_(self.recipe.model.lora is None)
-        if self.recipe.model.lora is not None:
-            for parameter_name, parameter in self.policy.model.named_parameters():
-                parameter.requires_grad_(".lora_" in parameter_name)
+        lora = self.recipe.model.lora is not None
+        for name, parameter in self.policy.model.named_parameters():
+            parameter.requires_grad_(".lora_" in name or not lora)
         if self.recipe.model.freeze_vision and not trains_vision:
             freeze_vision(self.policy.model, self.policy.family)
+
+    def _train(self, name: str, rung: Rung, run: RungRun) -> TrainingCost:
         self._train_in(torch.float32)
         if isinstance(rung, SftRung):
             return self._train_supervised(name, rung, run)
+        if isinstance(rung, SearchRung):
+            return self._train_search(name, rung, run)
+        return self._train_rl(name, rung, run)
+
+    def _train_rl(self, name: str, rung: RlRung, run: RungRun, **options: Any) -> TrainingCost:
         algorithm = self.algorithms[name]
         reference = copy.deepcopy(self.policy).eval() if algorithm.needs_reference else None
-        stages = {
-            stage: self.data.prompts(f"{name}/{stage}", rung.samples, settings.mix)
+        search = isinstance(rung, SearchRung)
+        stages: dict[str, Sequence[Sample]] = {
+            stage: self.data.prompts(f"{name}/{stage}", rung.samples, settings.mix, search=search)
             for stage, settings in rung.stages.items()
         }
+        if isinstance(rung, SearchRung):
+            stages = {stage: searching.Instructed(rung, prompts) for stage, prompts in stages.items()}
         return train_rl(
             self.policy,
             Replicated(self.policy, self.parallel),
@@ -173,7 +207,27 @@ class Climb:
             self.data.format,
             run,
             reference=reference,
+            **options,
         )
+
+    def _train_search(self, name: str, rung: SearchRung, run: RungRun) -> TrainingCost:
+        """The cold start, where the rung has one, then constrained RL."""
+        place = searching.environment(rung, searching.retriever(rung, self.data.world, "train"), self.policy)
+        start = rung.cold_start
+        before = None if start is None else self._imitate_search(name, rung, start, place, run.phase("cold-start"))
+        how = searching.conduct(rung, place, temperature=rung.temperature, n=rung.group_size)
+        cost = self._train_rl(name, rung, run, conducts={SEARCH_LABEL: how}, shaper=HonestConfidence(rung.constraint))
+        return cost if before is None else before + cost
+
+    def _imitate_search(
+        self, name: str, rung: SearchRung, start: ColdStart, place: SearchEnvironment, run: RungRun
+    ) -> TrainingCost:
+        plain = encode_response(self.policy, self.data.format)
+        samples = searching.Instructed(rung, self.data.demonstrations(run.rung, start))
+        encode = searching.encode_search(self.policy, place, start, f"{run.seed}/{run.rung}", plain)
+        data = Demonstrations(self.policy, encode, samples)
+        term = stated_confidence(self.policy, start.brier_weight, data) if start.brier_weight else None
+        return train_sft(self.policy, Replicated(self.policy, self.parallel), start, data, run, auxiliary=term)
 
     def _train_in(self, dtype: torch.dtype) -> None:
         """Cast what trains: a step of 1e-6 on a bfloat16 weight would round to nothing."""
@@ -195,23 +249,19 @@ class Climb:
             )
             if self.parallel.is_main:
                 write_json(self.folder / "rungs" / f"{name}-curation.json", curation.as_dict())
-        probe = cells = None
-        if rung.grounding_weight and self.data.world is not None:
-            torch.manual_seed(self.recipe.seed)
-            size = self.policy.family.text_model(self.policy.model).config.hidden_size
-            probe = GroundingProbe(size, (WHAT_CLASSES, COLOUR_CLASSES, SIZE_CLASSES)).to(self.policy.device)
-            cells = self.data.world.cell_targets
-            self.policy.probe = probe
-        demonstrations = Demonstrations(
-            self.policy, self.data.format, len(samples), lambda number: samples[number], cells
-        )
+        data = Demonstrations(self.policy, encode_response(self.policy, self.data.format), samples)
+        backend = Replicated(self.policy, self.parallel)
+        if not rung.grounding_weight or self.data.world is None:
+            return train_sft(self.policy, backend, rung, data, run)
+        torch.manual_seed(self.recipe.seed)
+        size = self.policy.family.text_model(self.policy.model).config.hidden_size
+        probe = GroundingProbe(size, (WHAT_CLASSES, COLOUR_CLASSES, SIZE_CLASSES)).to(self.policy.device)
+        self.policy.probe = probe
         try:
-            return train_sft(
-                self.policy, Replicated(self.policy, self.parallel), rung, demonstrations, run, probe=probe
-            )
+            term = grounding(probe, rung.grounding_weight, data, self.data.world.cell_targets)
+            return train_sft(self.policy, backend, rung, data, run, auxiliary=term)
         finally:
-            if probe is not None:
-                del self.policy.probe
+            del self.policy.probe
 
     def _control(self, first: str, base: SftRung) -> SftRung:
         """The base's own rung, for as many steps as the ladder's FLOPs buy."""
@@ -227,9 +277,26 @@ class Climb:
         )
         return base.model_copy(update={"steps": steps, "optimizer": optimizer})
 
-    def _evaluate(self, name: str, start_from: str | None, cost: TrainingCost, checkpoint: Path) -> None:
+    def _held_out_search(self, rung: SearchRung) -> calibrate.HeldOutSearch:
+        source = searching.retriever(rung, self.data.world, "heldout")
+        return calibrate.HeldOutSearch(
+            recipe=self.recipe,
+            rung=rung,
+            engine=LocalEngine(self.policy),
+            held_out=searching.Instructed(rung, self.held_out_searches),
+            place=searching.environment(rung, source, self.policy),
+            judge=self.judge,
+            plain=self.data.format,
+        )
+
+    def _evaluate(self, name: str, rung: Rung, start_from: str | None, cost: TrainingCost, checkpoint: Path) -> None:
+        """Measure the policy. All processes vote; the first one does the rest."""
         self.display.note(name, "evaluating")
         self.policy.eval()
+        search = self._held_out_search(rung) if isinstance(rung, SearchRung) else None
+        votes = search.vote(self.parallel) if search is not None else {}
+        if not self.parallel.is_main:
+            return
         rollouts, log = evaluate.rung(
             self.recipe,
             self.folder,
@@ -241,7 +308,8 @@ class Climb:
             checkpoint,
         )
         before = None if start_from is None else self.rollouts[start_from]
-        result = evaluate.result(self.recipe, name, rollouts, before, cost, log)
+        searched = search.measure(self.folder, name, checkpoint, votes) if search is not None else None
+        result = evaluate.result(self.recipe, name, rollouts, before, cost, log, searched)
         self.rollouts[name] = rollouts
         self.results[name] = result
         evaluate.keep(self.folder, name, rollouts)
@@ -263,14 +331,14 @@ class Climb:
             self.rollouts[name] = evaluate.reload(self.folder, name, self.held_out, self.data.format)
             self.display.finish(name, result)
 
-    def report(self, first: str, seconds: float) -> None:
+    def report(self, first: str) -> None:
         """Write report.json, report.html and trajectory.png."""
         rungs = [self.results[name] for name in self.recipe.rungs]
         control = self.results.get(CONTROL)
         report = build_report(
             recipe=self.recipe.name,
             seed=self.recipe.seed,
-            wall_seconds=seconds,
+            wall_seconds=self.clock.kept,
             rungs=rungs,
             headline=evaluate.headline(self.recipe, self.rollouts, rungs),
             note=_GAIN_NOTE if self.data.world is not None and self.recipe.model.path is None else "",

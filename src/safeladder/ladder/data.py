@@ -6,14 +6,15 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from safeladder.config import Recipe, SftRung
+from safeladder.config import SEARCH_LABEL, ColdStart, Recipe, RlRung, SftRung, Supervised
 from safeladder.data.curation import Check, consistency_check, reasoning_check
 from safeladder.data.samples import read_samples
 from safeladder.data.splits import split_by_group
 from safeladder.rollout.parse import ResponseFormat
+from safeladder.search.environment import NOTICES
 from safeladder.types import Response, SafeladderError, Sample
 from safeladder.verifiers import ReasoningHeuristic, RewardRecipe, available
-from safeladder.world import CAPABILITY, KINDS, KNOWLEDGE, SAFETY, VALUE, World, WorldConfig, judge
+from safeladder.world import CAPABILITY, KINDS, KNOWLEDGE, SAFETY, SEARCH, VALUE, World, WorldConfig, judge
 from safeladder.world.teachers import demonstrate
 
 _EVALUATED = ((CAPABILITY, 0.4), (SAFETY, 0.3), (VALUE, 0.1), (KNOWLEDGE, 0.2))
@@ -56,7 +57,7 @@ class LadderData:
         requires: dict[str, frozenset[str]] = {}
         labels: set[str] | None = None
         for rung in self.recipe.rungs.values():
-            if rung.kind != "rl":
+            if not isinstance(rung, RlRung):
                 continue
             table = RewardRecipe.load(rung.rewards, verifiers, ())  # every row must have its verifiers
             labels = set(table.rows) if labels is None else labels & set(table.rows)
@@ -66,34 +67,33 @@ class LadderData:
 
     def texts(self) -> list[str]:
         """A corpus for the tokenizer of a model that is trained from scratch."""
-        texts = self.world.texts() if self.world is not None else []
+        # Whether or not the recipe searches: a base that is cached must not depend on later rungs.
+        texts = [*self.world.texts(), *NOTICES] if self.world is not None else []
         for sample in self.train_files:
             texts += [m.text for m in sample.messages]
             if sample.response is not None:
                 texts.append(self.format.render(sample.response))
         return texts
 
-    def labels(self) -> set[str]:
-        """Every label that occurs in training."""
-        found = {s.label for s in self.train_files} | {s.label for s in self.held_out_files}
-        if self.world is not None:
-            found |= {s.label for s in self.held_out()}
-        return found
-
-    def prompts(self, rung: str, count: int, mix: Mapping[str, float]) -> list[Sample]:
+    def prompts(self, rung: str, count: int, mix: Mapping[str, float], *, search: bool = False) -> list[Sample]:
         """Training prompts of a rung or stage.
 
-        `mix` may name world kinds (with weights) and labels of file rows (which then limit the rows).
+        `mix` may name world kinds (with weights) and labels of file rows (which then limit the rows). Only with
+        `search` are there samples to be searched for.
         """
-        kinds = {name: weight for name, weight in mix.items() if name in KINDS}
+        kinds = {name: weight for name, weight in mix.items() if name in (*KINDS, *SEARCH)}
         labels = mix.keys() - kinds.keys()
         drawn = [s for s in self.train_files if not labels or s.label in labels]
         if self.world is not None and (kinds or not mix):
-            drawn += self.world.samples("train", count, kinds or _even(), start=_offset(rung))
-        return drawn
+            every = _alike(SEARCH) if search else _even()
+            drawn += self.world.samples("train", count, kinds or every, start=_offset(rung))
+        return [s for s in drawn if search or s.label != SEARCH_LABEL]
 
-    def demonstrations(self, name: str, rung: SftRung) -> Sequence[Sample]:
-        """Training samples with responses: the files' own, and the world's by the rung's teacher styles."""
+    def demonstrations(self, name: str, rung: SftRung | ColdStart) -> Sequence[Sample]:
+        """Training samples with responses: the files' own, and the world's by the rung's teacher styles.
+
+        Samples to be searched for have none: their script needs an environment.
+        """
         own = [s for s in self.train_files if s.response is not None]
         if self.world is None:
             if not own:
@@ -118,22 +118,34 @@ class LadderData:
 
     def held_out(self) -> list[Sample]:
         """The evaluation set: held-out world items, evenly over the kinds of each principle, and held-out rows."""
-        samples = list(self.held_out_files)
+        samples = [s for s in self.held_out_files if s.label != SEARCH_LABEL]
         if self.world is not None:
             for kinds, share in _EVALUATED:
                 count = round(share * self.recipe.evaluation.samples)
-                samples += self.world.samples("heldout", count, dict.fromkeys(kinds, 1.0))
+                samples += self.world.samples("heldout", count, _alike(kinds))
         if not samples:
             raise SafeladderError("nothing is held out for evaluation: raise data.held_out_share or add rows")
+        return samples
+
+    def held_out_searches(self) -> list[Sample]:
+        """What search rungs are measured on: held-out questions of the world, evenly over the kinds, and rows."""
+        samples = [s for s in self.held_out_files if s.label == SEARCH_LABEL]
+        if self.world is not None:
+            samples += self.world.samples("heldout", self.recipe.evaluation.search_samples, _alike(SEARCH))
+        if not samples:
+            raise SafeladderError(
+                f"no row of label {SEARCH_LABEL!r} is held out: raise data.held_out_share or add rows"
+            )
         return samples
 
 
 class _Demonstrated(Sequence[Sample]):
     """World items with a teacher's response, made when they are looked at: pictures of a whole rung fill gigabytes."""
 
-    def __init__(self, world: World, rung: SftRung, seed: str, own: Sequence[Sample], start: int) -> None:
+    def __init__(self, world: World, rung: Supervised, seed: str, own: Sequence[Sample], start: int) -> None:
         self.world, self.rung, self.seed, self.own = world, rung, seed, own
-        self.drawn = world.draw("train", rung.samples, rung.mix or _even(), start=start)
+        every = _even() if isinstance(rung, SftRung) else _alike(SEARCH)
+        self.drawn = world.draw("train", rung.samples, rung.mix or every, start=start)
 
     def __len__(self) -> int:
         return len(self.own) + len(self.drawn)
@@ -148,15 +160,22 @@ class _Demonstrated(Sequence[Sample]):
             return self.own[number]
         kind, index = self.drawn[number - len(self.own)]
         sample = self.world.item(kind, "train", index)
+        sample = replace(sample, id=f"{sample.id}-{number}")
+        if sample.label == SEARCH_LABEL:
+            return sample
         rng = random.Random(f"{self.seed}/{number}/teacher")
-        return replace(sample, id=f"{sample.id}-{number}", response=_teach(sample, self.rung, rng))
+        return replace(sample, response=_teach(sample, self.rung, rng))
 
 
-def _teach(sample: Sample, rung: SftRung, rng: random.Random) -> Response:
+def _teach(sample: Sample, rung: Supervised, rng: random.Random) -> Response:
     styles = rung.kind_styles.get(sample.meta["kind"], rung.styles)
+    if not styles:
+        kind = sample.meta["kind"]
+        raise SafeladderError(f"no teacher style for {kind!r} items: set the rung's styles, or its kind_styles.{kind}")
     names, weights = list(styles), list(styles.values())
     response = demonstrate(sample, rng.choices(names, weights)[0], rng)
-    return _spoil(sample, response, rng) if rng.random() < rung.teacher_noise else response
+    spoiled = isinstance(rung, SftRung) and rng.random() < rung.teacher_noise
+    return _spoil(sample, response, rng) if spoiled else response
 
 
 def _spoil(sample: Sample, response: Response, rng: random.Random) -> Response:
@@ -181,7 +200,11 @@ def _require_distinct(samples: Sequence[Sample]) -> None:
 
 
 def _even() -> dict[str, float]:
-    return {kind: 1.0 for kinds, _ in _EVALUATED for kind in kinds}
+    return _alike([kind for kinds, _ in _EVALUATED for kind in kinds])
+
+
+def _alike(kinds: Sequence[str]) -> dict[str, float]:
+    return dict.fromkeys(kinds, 1.0)
 
 
 def _offset(name: str) -> int:

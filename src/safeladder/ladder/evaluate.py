@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safeladder.analysis.results import RungResult, read_json, read_jsonl
-from safeladder.config import Recipe, Rewards, RlRung
+from safeladder.config import Recipe
 from safeladder.evaluation.gate import compare_all, gate
 from safeladder.evaluation.metrics import Bootstrap, pass_rate
 from safeladder.evaluation.principles import breakdowns, counts, measure, outcome, verifier_scores
@@ -26,16 +26,6 @@ from safeladder.verifiers import Router
 _PRINCIPLES = ("capability", "safety")
 _PICTURES = 40
 """Evaluation rows per rung that carry their image, for the report's examples."""
-
-
-def rewards(recipe: Recipe) -> Rewards:
-    """The complete reward table that evaluation judges by: the last RL rung's, or the one that fits the data."""
-    for rung in reversed(recipe.rungs.values()):
-        if isinstance(rung, RlRung):
-            return Rewards(recipe=rung.rewards.recipe)
-    if recipe.data.world is None:
-        return Rewards(recipe="rules")
-    return Rewards(recipe="world-and-rules" if recipe.data.files else "world")
 
 
 def bootstrap(recipe: Recipe) -> Bootstrap:
@@ -79,8 +69,9 @@ def result(
     before: Sequence[Rollout] | None,
     cost: TrainingCost,
     log: Path,
+    searched: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> RungResult:
-    """Metrics, tables, and the gate against the rung this one started from."""
+    """Metrics, tables, and the gate against the rung this one started from; `searched` are a search rung's own."""
     how = bootstrap(recipe)
     differences = {} if before is None else compare_all(before, rollouts, bootstrap=how)
     verdict = gate(differences) if before is not None else None
@@ -91,7 +82,7 @@ def result(
         train_flops=cost.flops,
         gate=verdict.verdict if verdict else "accepted",
         gate_reasons=verdict.reasons if verdict else ("the starting point",),
-        metrics={key: metric.to_json() for key, metric in measure(rollouts, bootstrap=how).items()},
+        metrics={**{k: metric.to_json() for k, metric in measure(rollouts, bootstrap=how).items()}, **(searched or {})},
         comparisons={key: difference.to_json() for key, difference in differences.items()},
         breakdowns={
             table: {row: metric.to_json() for row, metric in rows.items()}
@@ -147,7 +138,7 @@ def keep(folder: Path, name: str, rollouts: Sequence[Rollout]) -> None:
     with open(folder / "rollouts.jsonl", "a", encoding="utf-8") as file:
         for number, rollout in enumerate(rollouts):
             row = rollout_row(rollout, rung=name, with_image=number % step == 0)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
 

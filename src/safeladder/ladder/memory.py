@@ -157,7 +157,7 @@ def estimate(shape: Shape, recipe: Recipe, *, processes: int, reference: bool = 
     rows = max((rung.prompts_per_step * rung.group_size for rung in rungs), default=0)
     rows = min(-(-rows // processes), ENGINE_ROWS)
     image = 0 if recipe.model.family == "llama" else recipe.model.max_pixels // _PIXELS_PER_TOKEN
-    tokens = PROMPT_TEXT_TOKENS + image + max((rung.max_new_tokens for rung in rungs), default=0)
+    tokens = PROMPT_TEXT_TOKENS + image + max((rung.longest_reply for rung in rungs), default=0)
     kv_row = 2 * shape.layers * shape.kv_heads * shape.head_dim * width * tokens
     frozen = shape.parameters if lora else shape.parameters - trained
     return Memory(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from safeladder.analysis.results import RungResult
+from safeladder.analysis.schema import COUNTS
 from safeladder.config import Recipe
 
 _PLAIN_EVERY = 20.0
@@ -70,7 +71,7 @@ class Display:
             return
         shown = ", ".join(
             f"{key.replace('_', ' ')} {metric['value']:.1f}"
-            if key == "response_tokens"
+            if key in COUNTS
             else f"{key.replace('_', ' ')} {100 * metric['value']:.1f} %"
             for key, metric in result.metrics.items()
             if key != "format"

@@ -34,6 +34,7 @@ def rollout_row(rollout: Rollout, *, rung: str, step: int | None = None, with_im
         "text": rollout.text,
         "reasoning": response.reasoning if response else None,
         "answer": response.answer if response else None,
+        "confidence": rollout.confidence,
         "stop_reason": str(rollout.stop_reason),
         "tokens": rollout.length,
         "reward": rollout.reward,

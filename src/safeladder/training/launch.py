@@ -6,6 +6,7 @@ under `torchrun` on a cluster.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -42,20 +43,34 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         }
         base.setdefault("GLOO_SOCKET_IFNAME", "lo")
         workers = []
-        for rank in range(processes):
-            log = None if rank == 0 else open(Path(folder) / f"rank-{rank}.log", "w", encoding="utf-8")  # noqa: SIM115
-            workers.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "safeladder", *arguments],
-                    env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    stdin=subprocess.DEVNULL if rank else None,
-                    stdout=log,
-                    stderr=log,
+        with _interrupts_held():
+            for rank in range(processes):
+                log = None if rank == 0 else open(Path(folder) / f"rank-{rank}.log", "w", encoding="utf-8")  # noqa: SIM115
+                workers.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "safeladder", *arguments],
+                        env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                        stdin=subprocess.DEVNULL if rank else None,
+                        stdout=log,
+                        stderr=log,
+                    )
                 )
-            )
-            if log is not None:
-                log.close()
+                if log is not None:
+                    log.close()
         return _wait(workers, Path(folder))
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold SIGINT back, here and in processes started here: a worker takes it once it can say so in one line."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(workers: Sequence[subprocess.Popen[bytes]], folder: Path) -> int:

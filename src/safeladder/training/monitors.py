@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from safeladder.types import SafeladderError
+
+_LOG = logging.getLogger(__name__)
 
 
 class CollapseAlarm:
@@ -29,6 +32,36 @@ class CollapseAlarm:
                 f"rung {rung}, step {step}: entropy below {self.floor} for {self.patience} steps, the policy has "
                 "collapsed; lower the learning rate, or set collapse_entropy 0 to go on regardless"
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"low": self.low}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.low = int(state["low"])
+
+
+class ConfidenceAlarm:
+    """Warns when stated confidences have become one and the same value: they then say nothing, however rewarded.
+
+    The run goes on: a run without a constraint is expected to end so, and is what the others are compared with.
+    """
+
+    def __init__(self, floor: float, patience: int) -> None:
+        self.floor = floor
+        self.patience = patience
+        self.low = 0
+
+    def update(self, entropy: float, rung: str) -> bool:
+        """Whether the entropy (nats) of the stated confidences was below the floor for `patience` steps in a row."""
+        self.low = self.low + 1 if entropy < self.floor else 0
+        if self.low == self.patience:
+            _LOG.warning(
+                "rung %s: stated confidences have collapsed, their entropy was below %g nats for %d steps in a row",
+                rung,
+                self.floor,
+                self.patience,
+            )
+        return self.low >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
         return {"low": self.low}

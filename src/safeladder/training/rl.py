@@ -21,7 +21,7 @@ from safeladder.algorithms.algorithm import Algorithm
 from safeladder.algorithms.losses import LossOutput
 from safeladder.config import RlRung
 from safeladder.models.policy import Policy, TokenOutputs
-from safeladder.rollout.collect import collect
+from safeladder.rollout.conduct import Conduct, collect_each
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.rollout.record import rollout_row
@@ -31,7 +31,8 @@ from safeladder.training.monitors import CollapseAlarm, Divergence
 from safeladder.training.parallel import Replicated, Sharded
 from safeladder.training.run import RungRun
 from safeladder.training.sft import TrainingCost, training_flops
-from safeladder.types import Environment, Rollout, SafeladderError, Sample, SamplingParams
+from safeladder.training.shaping import AsJudged, Shaper
+from safeladder.types import Rollout, SafeladderError, Sample, SamplingParams
 from safeladder.verifiers.routing import Router
 
 _LOGGED_ROLLOUTS = 2
@@ -49,15 +50,17 @@ def train_rl(
     run: RungRun,
     *,
     reference: Policy | None = None,
-    environment: Environment | None = None,
-    max_turns: int = 1,
+    conducts: Mapping[str, Conduct] | None = None,
+    shaper: Shaper | None = None,
 ) -> TrainingCost:
     """Run (or resume) an RL rung in place.
 
     Args:
         stages: the prompts of every stage, by the stage's name, in the recipe's order.
+        response_format: of replies in a single turn.
         reference: a frozen copy of the starting policy, where the algorithm has a reference KL.
-        environment: what answers the policy between its turns, for at most `max_turns` turns; None = single turn.
+        conducts: labels whose samples are rolled out in another way than a single turn.
+        shaper: what changes the rewards after judging; None = nothing does.
 
     Raises:
         SafeladderError: entropy collapse, divergence, or a stage without prompts.
@@ -81,6 +84,7 @@ def train_rl(
     )
     alarm = CollapseAlarm(rung.collapse_entropy, rung.collapse_patience)
     divergence = Divergence()
+    shaper = shaper or AsJudged()
     step, train_tokens, generated_tokens, seconds = 0, 0.0, 0.0, 0.0
     state = run.resume()
     if state is not None:
@@ -90,8 +94,10 @@ def train_rl(
         train_tokens, generated_tokens = state["train_tokens"], state["generated_tokens"]
         alarm.load_state_dict(state["alarm"])
         divergence.load_state_dict(state["divergence"])
+        shaper.load_state_dict(state["shaper"])
     engine = LocalEngine(policy)
     params = SamplingParams(max_new_tokens=rung.max_new_tokens, temperature=rung.temperature, n=rung.group_size)
+    single_turn = Conduct(params=params, format=response_format)
 
     def loss(outputs: TokenOutputs, micro: MicroBatch, counted: float, responses: float) -> LossOutput:
         anchor = None
@@ -117,17 +123,10 @@ def train_rl(
         policy.eval()
         engine.forget()  # pixels of all prompts would fill the memory
         engine.sync()
-        groups = collect(
-            engine,
-            mine,
-            params,
-            response_format,
-            seed=_seed(run, step),
-            environment=environment,
-            max_turns=max_turns,
-        )
+        groups = collect_each(engine, mine, single_turn, conducts or {}, seed=_seed(run, step))
         generated = time.perf_counter()
         judged_flat, _ = router.judge([r for group in groups for r in group])
+        judged_flat, shaping = shaper.shape(judged_flat, run)
         judged = time.perf_counter()
         rows, signal = _training_rows(engine, judged_flat, algorithm, router, rung, parallel.rank, run)
         metrics: dict[str, float] = {}
@@ -142,6 +141,7 @@ def train_rl(
         elapsed = time.perf_counter() - begun
         seconds += elapsed
         metrics.update(signal)
+        metrics.update(shaping)
         metrics.update(_reward_metrics(judged_flat, parallel))
         metrics.update(
             stage=float(list(rung.stages).index(stage)),
@@ -165,6 +165,7 @@ def train_rl(
                 "seconds": seconds,
                 "alarm": alarm.state_dict(),
                 "divergence": divergence.state_dict(),
+                "shaper": shaper.state_dict(),
             })  # fmt: skip
     return TrainingCost(
         seconds=seconds,

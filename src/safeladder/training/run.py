@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,14 +39,21 @@ class RungRun:
     parallel: Parallel
     progress: Progress
     seed: int
+    on_save: Callable[[], None] = lambda: None
+    """Called after every checkpoint, on the main process."""
 
     @property
     def state_folder(self) -> Path:
         return self.folder / "state" / self.rung
 
+    def phase(self, name: str) -> RungRun:
+        """A part of the rung that trains by itself: it has its own state, and its log rows are of `RUNG.NAME`."""
+        return replace(self, rung=f"{self.rung}.{name}")
+
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line to metrics.jsonl."""
-        self._append("metrics.jsonl", [{"rung": self.rung, "step": step, **metrics}])
+        """Append one line to metrics.jsonl. JSON has no NaN or infinity: such a value is written as null."""
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._append("metrics.jsonl", [{"rung": self.rung, "step": step, **finite}])
 
     def log_rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append sampled rollouts to rollouts.jsonl."""
@@ -53,6 +63,13 @@ class RungRun:
         """Checkpoint (main process only; `state` must be complete there)."""
         if self.parallel.is_main:
             save_state(self.state_folder, step, state)
+            self.on_save()
+
+    def discard(self) -> None:
+        """Remove the trainer state of the rung and its phases: what is finished is never resumed."""
+        if self.parallel.is_main:
+            for folder in (self.state_folder, *self.state_folder.parent.glob(f"{self.rung}.*")):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def resume(self) -> dict[str, Any] | None:
         """The newest checkpoint of this rung, and log files cut back to it."""
@@ -62,11 +79,16 @@ class RungRun:
         self.parallel.barrier()
         return state
 
+    def forget_evaluation(self) -> None:
+        """Drop what a measurement of the trained rung that was cut short left in the logs."""
+        if self.parallel.is_main:
+            self._cut_logs(sys.maxsize)
+
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         if not self.parallel.is_main:
             return
         with open(self.folder / name, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
     def _cut_logs(self, step: int) -> None:
         """Drop lines of this rung after `step`: they will be written again, identically."""

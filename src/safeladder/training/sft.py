@@ -7,13 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from safeladder.algorithms import losses
 from safeladder.algorithms.losses import LossOutput
-from safeladder.config import SftRung
+from safeladder.config import Supervised
 from safeladder.models.policy import Policy, Prompt, TokenOutputs
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.training.batching import MicroBatch, Row, TrainingResponse
@@ -35,103 +31,106 @@ class TrainingCost:
     generated_tokens: float
     flops: float
 
+    def __add__(self, other: TrainingCost) -> TrainingCost:
+        return TrainingCost(
+            seconds=self.seconds + other.seconds,
+            train_tokens=self.train_tokens + other.train_tokens,
+            generated_tokens=self.generated_tokens + other.generated_tokens,
+            flops=self.flops + other.flops,
+        )
 
-class Demonstrations:
-    """Samples with responses, encoded when they are needed.
 
-    Args:
-        count: how many there are.
-        sample: number -> sample with its `response`.
-        cells: sample -> class ids of its image cells, for the grounding probe; None where it is off.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration:
+    """What to say after a prompt. `mask` is 1 on what is trained on, and 0 on what others say in between.
+
+    `stated` is, for an answer that states a confidence: where in the ids the confidence stands, and whether the answer
+    is right.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        response_format: ResponseFormat,
-        count: int,
-        sample: Callable[[int], Sample],
-        cells: Callable[[Sample], Sequence[tuple[int, int, int]]] | None = None,
-    ) -> None:
+    token_ids: Sequence[int]
+    mask: Sequence[int]
+    stated: tuple[int, bool] | None = None
+
+
+Encode = Callable[[Sample], Demonstration]
+
+
+def encode_response(policy: Policy, response_format: ResponseFormat) -> Encode:
+    """Samples with a `response`: the whole of it counts, the end token included."""
+
+    def encode(sample: Sample) -> Demonstration:
+        if sample.response is None:
+            raise SafeladderError(f"sample {sample.id} has no response to train on")
+        ids = policy.tokenizer(response_format.render(sample.response), add_special_tokens=False)["input_ids"]
+        ids = (*ids, policy.eos_token_id)
+        return Demonstration(token_ids=ids, mask=(1,) * len(ids))
+
+    return encode
+
+
+class Demonstrations:
+    """Demonstrated samples, encoded when they are needed.
+
+    Args:
+        encode: sample -> what is said after its prompt.
+        samples: all of them.
+    """
+
+    def __init__(self, policy: Policy, encode: Encode, samples: Sequence[Sample]) -> None:
         self.policy = policy
-        self.format = response_format
-        self.count = count
-        self._sample = sample
-        self._cells = cells
+        self.encode = encode
+        self.samples = samples
         self._rows: dict[int, Row] = {}
-        self._targets: dict[int, Tensor] = {}  # by id of the prompt object
+        self._told: dict[int, tuple[Sample, Demonstration]] = {}  # by id of the prompt object
 
     def row(self, number: int) -> Row:
-        """Demonstration `number` as a training row: the whole response counts, the end token included."""
+        """Demonstration `number` as a training row."""
         found = self._rows.get(number)
         if found is not None:
             return found
-        sample = self._sample(number)
-        if sample.response is None:
-            raise SafeladderError(f"sample {sample.id} has no response to train on")
-        ids = self.policy.tokenizer(self.format.render(sample.response), add_special_tokens=False)["input_ids"]
-        ids = (*ids, self.policy.eos_token_id)
+        sample = self.samples[number]
+        told = self.encode(sample)
         prompt = self.policy.prompt(sample)
-        row = Row(prompt=prompt, responses=(TrainingResponse(token_ids=ids, mask=(1,) * len(ids)),))
+        row = Row(prompt=prompt, responses=(TrainingResponse(token_ids=told.token_ids, mask=told.mask),))
         self._rows[number] = row
-        if self._cells is not None and prompt.has_visuals:
-            self._targets[id(prompt)] = torch.tensor(self._cells(sample))
+        self._told[id(prompt)] = sample, told
         return row
+
+    def of(self, prompt: Prompt) -> tuple[Sample, Demonstration]:
+        """The sample that a row's prompt was made of, and its demonstration."""
+        return self._told[id(prompt)]
 
     def forget(self) -> None:
         """Drop encoded rows: pixels of a whole rung would fill the memory, encoding again costs little."""
         self._rows.clear()
-        self._targets.clear()
-
-    def cell_targets(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Class ids [n, 3] in the order of `Policy.visual_features`: images of all prompts, then videos."""
-        images = [p for p in prompts if p.encoded.pixel_values is not None]
-        videos = [p for p in prompts if p.encoded.video_pixel_values is not None]
-        return torch.cat([self._targets[id(p)] for p in images + videos])
+        self._told.clear()
 
 
-class GroundingProbe(nn.Module):
-    """Linear heads that name what each image cell shows. Trained with the base, then thrown away.
-
-    Without it a vision tower trained from scratch through a language loss alone sits at the language prior for most
-    of a laptop's budget; the probe gives every cell a direct gradient. It never sees held-out items.
-    """
-
-    def __init__(self, hidden_size: int, classes: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.heads = nn.ModuleList([nn.Linear(hidden_size, count) for count in classes])
-
-    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy over the three heads; features [n, hidden], targets [n, 3]."""
-        if len(features) != len(targets):
-            raise SafeladderError(
-                f"grounding: {len(targets)} image cells but {len(features)} image tokens; "
-                "set grounding_weight to 0 for a model whose tokens are not cells"
-            )
-        parts = [F.cross_entropy(head(features), targets[:, k]) for k, head in enumerate(self.heads)]
-        return torch.stack(parts).mean()
+Auxiliary = Callable[[TokenOutputs, MicroBatch, float], LossOutput]
+"""(outputs, micro-batch, demonstrations of the whole batch) -> a term to add to the loss, and metrics."""
 
 
 def train_sft(
     policy: Policy,
     backend: Replicated | Sharded,
-    rung: SftRung,
+    rung: Supervised,
     data: Demonstrations,
     run: RungRun,
     *,
-    probe: GroundingProbe | None = None,
+    auxiliary: Auxiliary | None = None,
 ) -> TrainingCost:
-    """Run (or resume) a supervised rung in place.
+    """Run (or resume) supervised training in place.
 
-    Every process draws batches from its own share of the data; a step averages over all of them. `probe`, where
-    given, must already be an attribute of the policy, so that the backend trains it.
+    Every process draws batches from its own share of the data; a step averages over all of them.
     """
     parallel = run.parallel
-    mine = list(range(data.count))[parallel.rank :: parallel.world_size]
+    count = len(data.samples)
+    mine = list(range(count))[parallel.rank :: parallel.world_size]
     batch_size = rung.batch_size // parallel.world_size
     if not batch_size or len(mine) < batch_size:
         raise SafeladderError(
-            f"rung {run.rung}: {data.count} samples in batches of {rung.batch_size} do not fill "
+            f"rung {run.rung}: {count} samples in batches of {rung.batch_size} do not fill "
             f"{parallel.world_size} processes; lower batch_size or processes"
         )
     learner = Learner(
@@ -150,13 +149,10 @@ def train_sft(
 
     def loss(outputs: TokenOutputs, micro: MicroBatch, counted: float, responses: float) -> LossOutput:
         result = losses.sft(outputs.logprobs, micro.mask, normalizer=counted)
-        if probe is None or outputs.features is None:
+        if auxiliary is None:
             return result
-        targets = data.cell_targets([p for p in micro.batch.prompts if p.has_visuals]).to(outputs.features.device)
-        grounding = probe(outputs.features, targets)
-        share = micro.batch.shape[0] / responses  # micro-batches weigh by their rows
-        metrics = {**result.metrics, "grounding": grounding.detach() * share}
-        return LossOutput(loss=result.loss + rung.grounding_weight * share * grounding, metrics=metrics)
+        more = auxiliary(outputs, micro, responses)
+        return LossOutput(loss=result.loss + more.loss, metrics={**result.metrics, **more.metrics})
 
     batches: list[list[int]] = []
     window = -1

@@ -19,6 +19,7 @@ from safeladder.verifiers.rules import (
     RefusalDetector,
     SafetyHeuristic,
 )
+from safeladder.verifiers.search import SearchAnswer
 
 __all__ = [
     "SAFETY_VALUES",
@@ -35,6 +36,7 @@ __all__ = [
     "RewardRecipe",
     "Router",
     "SafetyHeuristic",
+    "SearchAnswer",
     "Tally",
     "available",
     "registry",
@@ -45,18 +47,22 @@ def registry(*, world: bool = True) -> dict[str, Callable[[], Verifier]]:
     """Name -> constructor of every verifier; with `world`, the exact ones of the procedural world too."""
     rules: list[Callable[[], Verifier]] = [
         FormatVerifier, ExactMatch, NumericAnswer, RefusalDetector, SafetyHeuristic, ReasoningHeuristic,
-        LanguageConsistency, LengthBand,
+        LanguageConsistency, LengthBand, SearchAnswer,
     ]  # fmt: skip
     constructors = {verifier.name: verifier for verifier in rules}  # pyright: ignore[reportFunctionMemberAccess]
     if world:
         from safeladder.verifiers import world as exact  # draws in the world; files alone do not need it
 
         for verifier in (
-            exact.WorldSafety, exact.WorldRule, exact.WorldValue, exact.WorldKnowledge, exact.WorldInstruction
+            exact.WorldSafety, exact.WorldRule, exact.WorldValue, exact.WorldKnowledge, exact.WorldInstruction,
+            exact.WorldSearch,
         ):  # fmt: skip
             constructors[verifier.name] = verifier
         constructors["general-by-source"] = lambda: BySource(
             "general-by-source", world=exact.WorldRule(), other=ExactMatch()
+        )
+        constructors["search-by-source"] = lambda: BySource(
+            "search-by-source", world=exact.WorldSearch(), other=SearchAnswer()
         )
         constructors["safety-by-source"] = lambda: BySource(
             "safety-by-source", world=exact.WorldSafety(), other=SafetyHeuristic()

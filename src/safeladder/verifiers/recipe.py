@@ -19,10 +19,14 @@ def _rows(weight: float, format_weight: float, rows: Mapping[str, str]) -> dict[
     return {label: {verifier: weight, "format": format_weight} for label, verifier in rows.items()}
 
 
+# A search rung takes the accuracy from here and adds what the stated confidence earns (training/shaping.py).
+_SEARCH = (0.9, 0.1)
+
 # The released rows: format, plus the components of the label. `jailbreak` is ours: the released safety judge
 # has a prompt of its own for that label, but no row ever added its score. The two grade-school rows replace
 # the format term.
 _PUBLISHED = {
+    **_rows(*_SEARCH, {"search": "search-answer"}),
     **_rows(1.0, 1.0, {name: name for name in ("safety", "value", "normal", "general")}),
     **_rows(1.0, 1.0, {"general_rule": "rule", "jailbreak": "safety"}),
     **_rows(0.9, 0.1, {"geo3k_rule": "rule", "gsm8k_rule": "rule"}),
@@ -42,7 +46,8 @@ TABLES: Mapping[str, Table] = {
             "jailbreak": "world-safety",
             "value": "world-value",
         },
-    ),
+    )
+    | _rows(*_SEARCH, {"search": "world-search"}),
     # Rules only, for real rows. Safety is by refusal detection: a stand-in until a judge is at hand.
     "rules": _rows(
         0.9,
@@ -54,6 +59,7 @@ TABLES: Mapping[str, Table] = {
             "gsm8k_rule": "math",
             "safety": "safety-rules",
             "jailbreak": "safety-rules",
+            "search": "search-answer",
         },
     ),
     # The world and the user's files in one run: labels that both have go by the sample's source.
@@ -71,7 +77,8 @@ TABLES: Mapping[str, Table] = {
             "jailbreak": "safety-by-source",
             "value": "world-value",
         },
-    ),
+    )
+    | _rows(*_SEARCH, {"search": "search-by-source"}),
     # SafeWork-R1's Qwen2.5-VL run (arXiv 2507.18576; its released training example), after the KG stage.
     "safework-svkg": {
         **_PUBLISHED,

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from safeladder.types import Rollout, Score
 from safeladder.verifiers.rules import SAFETY_VALUES
-from safeladder.world.families import KNOWLEDGE, VALUE
+from safeladder.world.families import KNOWLEDGE, SEARCH, VALUE
 from safeladder.world.judge import ILLOGICAL, Verdict, judge
 
 
@@ -97,3 +97,14 @@ class WorldInstruction(_WorldVerifier):
 
     def value(self, verdict: Verdict) -> float:
         return 1.0 if verdict.correct else 0.5 * verdict.components["content"]
+
+
+class WorldSearch(_WorldVerifier):
+    """1 for the true value, else 0. Where no page states it nothing is correct: what pays there is a low confidence."""
+
+    name = "world-search"
+    principle = "knowledge"
+    kinds: ClassVar[tuple[str, ...]] = SEARCH
+
+    def value(self, verdict: Verdict) -> float:
+        return float(verdict.correct)

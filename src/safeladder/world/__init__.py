@@ -10,9 +10,11 @@ from safeladder.world.families import (
     OVER_REFUSAL,
     PRETRAIN,
     SAFETY,
+    SEARCH,
     VALUE,
 )
-from safeladder.world.judge import LABELS, Verdict, judge
+from safeladder.world.judge import LABELS, Verdict, judge, judge_search
+from safeladder.world.searching import next_turn
 from safeladder.world.teachers import STYLES, demonstrate
 from safeladder.world.world import COLOUR_CLASSES, SIZE_CLASSES, SPLITS, WHAT_CLASSES, World, WorldConfig
 
@@ -26,6 +28,7 @@ __all__ = [
     "OVER_REFUSAL",
     "PRETRAIN",
     "SAFETY",
+    "SEARCH",
     "SIZE_CLASSES",
     "SPLITS",
     "STYLES",
@@ -36,4 +39,6 @@ __all__ = [
     "WorldConfig",
     "demonstrate",
     "judge",
+    "judge_search",
+    "next_turn",
 ]

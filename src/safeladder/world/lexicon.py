@@ -8,6 +8,7 @@ split compositional (every part is seen in training, the combination is not).
 from __future__ import annotations
 
 import hashlib
+import itertools
 from functools import lru_cache
 
 SHAPES = ("circle", "square", "triangle", "cross", "star")
@@ -142,6 +143,14 @@ SECOND = [
     "tef",
     "uzo",
 ]
+
+GIFTS = ("book", "cake", "egg", "bird", "tree", "house", "ring", "drink")
+DEEDS = ("cook", "paint", "sell", "clean", "help", "build", "read", "count")
+STATED = {"sign": (*SIGNS, *SHAPES), "gift": GIFTS, "act": DEEDS}
+"""What pages state of an entity, and its values: words that other kinds teach a model to say. None is a fact's."""
+TIES = ("friend", "teacher")
+"""How an entity is tied to another one; the second hop of a question."""
+PEOPLE = ("man", "woman", "child")
 
 INSTRUCTIONS = {
     "twice": ("answer two times .", "说 两 次 .", "{x} {x}", "{x} {x}"),
@@ -289,6 +298,8 @@ ZH = dict(
         "drink=酒",
         "kite=风筝",
         "paint=画",
+        "read=读",
+        "count=数",
         "describe=描述",
         "pirate=海盗",
         "wizard=巫师",
@@ -315,6 +326,9 @@ ZH = dict(
         "village=村",
         "colour=颜色",
         "home=家",
+        "gift=礼物",
+        "friend=朋友",
+        "teacher=老师",
         "yes=是",
         "no=不",
         "plus=加",
@@ -357,6 +371,17 @@ def name_pools() -> dict[str, tuple[str, ...]]:
     names = sorted((f"{a} {b}" for a in FIRST for b in SECOND), key=lambda name: stable_hash("name", name))
     cuts = {"often": (0, 40), "rare": (40, 80), "never-train": (80, 200), "never-heldout": (200, 320)}
     return {pool: tuple(names[a:b]) for pool, (a, b) in cuts.items()}
+
+
+@lru_cache(maxsize=1)
+def entity_names() -> dict[str, tuple[str, ...]]:
+    """Names of what pages are about, by split: two syllables of `FIRST` and `SECOND` in orders that no fact's name
+    has, and in one order only, since a search does not see the order."""
+    pairs = [*itertools.product(SECOND, FIRST), *itertools.combinations(FIRST, 2), *itertools.combinations(SECOND, 2)]
+    names: dict[str, list[str]] = {"train": [], "heldout": []}
+    for name in map(" ".join, pairs):
+        names["train" if stable_hash("entity", name) % 4 else "heldout"].append(name)
+    return {split: tuple(chosen) for split, chosen in names.items()}
 
 
 def fact(name: str, attribute: str) -> str:

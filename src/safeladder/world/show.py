@@ -1,4 +1,4 @@
-"""A contact sheet: samples of every kind with their gold response, for a person to look at."""
+"""A contact sheet: samples of every kind with their gold response or search, for a person to look at."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import html
 import io
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from safeladder.types import Response, SafeladderError, Sample
-from safeladder.world.families import KINDS
-from safeladder.world.judge import Verdict, judge
+from safeladder.types import SafeladderError, Sample
+from safeladder.world.families import KINDS, SEARCH
+from safeladder.world.judge import judge
+from safeladder.world.searching import rehearse
 from safeladder.world.teachers import demonstrate
 from safeladder.world.world import World
 
@@ -29,19 +31,23 @@ _CJK_FONTS = (
     "Arial Unicode.ttf",
 )
 _PICTURE = 168
+_TRACE = 340
 _WIDTH = 460
 _STYLE = """body{font:14px/1.4 system-ui,sans-serif;margin:2em;background:#fafafa;color:#222}
 section{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:12px}
 article{background:#fff;border:1px solid #ddd;border-radius:6px;padding:10px}
 img{image-rendering:pixelated;border:1px solid #bbb;margin-right:6px;width:140px}
-.q{font-weight:600}.r{color:#666}.bad{color:#b00}small{color:#777}"""
+.q{font-weight:600}.r{color:#666;white-space:pre-line}.bad{color:#b00}small{color:#777}"""
 
 
 @dataclass(frozen=True)
 class _Card:
+    """`told` is question, reasoning (or the whole search) and answer; `verdict` says what the answer is worth."""
+
     sample: Sample
-    gold: Response
-    verdict: Verdict
+    told: tuple[str, str, str]
+    verdict: str
+    good: bool
 
     @property
     def pictures(self) -> list[Image.Image]:
@@ -56,12 +62,30 @@ class _Card:
 
 
 def _cards(world: World, per_kind: int, split: str) -> dict[str, list[_Card]]:
-    cards: dict[str, list[_Card]] = {}
-    for kind in KINDS:
-        samples = [world.item(kind, split, index) for index in range(per_kind)]
-        golds = [demonstrate(sample, "careful", random.Random(0)) for sample in samples]
-        cards[kind] = [_Card(s, gold, judge(s, gold)) for s, gold in zip(samples, golds, strict=True)]
-    return cards
+    pages = world.pages(split)
+    return {
+        kind: [
+            _searched(sample, pages) if kind in SEARCH else _answered(sample)
+            for sample in (world.item(kind, split, index) for index in range(per_kind))
+        ]
+        for kind in (*KINDS, *SEARCH)
+    }
+
+
+def _answered(sample: Sample) -> _Card:
+    gold = demonstrate(sample, "careful", random.Random(0))
+    verdict = judge(sample, gold)
+    return _Card(sample, (sample.question, gold.reasoning or "", gold.answer), verdict.label, verdict.correct)
+
+
+def _searched(sample: Sample, pages: Sequence[dict[str, str]]) -> _Card:
+    turns = [text for _, text in rehearse(sample, pages, random.Random(0))]
+    truth = sample.meta["truth"]
+    if truth["answerable"]:
+        verdict = "the pages state it"
+    else:
+        verdict = f"missing: {truth['missing']}" if truth["missing"] else f"disputed; true is {sample.reference}"
+    return _Card(sample, (sample.question, "\n".join(turns[:-1]), turns[-1]), verdict, True)
 
 
 def _data_url(picture: Image.Image) -> str:
@@ -77,12 +101,11 @@ def _html(cards: dict[str, list[_Card]], split: str) -> bytes:
         out.append(f"<h2>{kind}</h2><section>")
         for card in row:
             pictures = "".join(f'<img alt="" src="{_data_url(p)}">' for p in card.pictures)
-            mark = "" if card.verdict.correct else " class=bad"
+            mark = "" if card.good else " class=bad"
+            question, reasoning, answer = map(html.escape, card.told)
             out.append(
-                f"<article>{pictures}<p class=q>{html.escape(card.sample.question)}</p>"
-                f"<p class=r>{html.escape(card.gold.reasoning or '')}</p>"
-                f"<p>{html.escape(card.gold.answer)}</p>"
-                f"<small{mark}>{html.escape(card.verdict.label)}</small><br>"
+                f"<article>{pictures}<p class=q>{question}</p><p class=r>{reasoning}</p><p>{answer}</p>"
+                f"<small{mark}>{html.escape(card.verdict)}</small><br>"
                 f"<small>{html.escape(card.facts)}</small></article>"
             )
         out.append("</section>")
@@ -101,22 +124,25 @@ def _font(size: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, bool
 
 
 def _wrap(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if draw.textlength(longer, font=font) > _WIDTH - 20 and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    lines: list[str] = []
+    for paragraph in text.splitlines() or [""]:
+        lines.append("")
+        for word in paragraph.split():
+            longer = f"{lines[-1]} {word}".strip()
+            if draw.textlength(longer, font=font) > _WIDTH - 20 and lines[-1]:
+                lines.append(word)
+            else:
+                lines[-1] = longer
     return "\n".join(lines)
 
 
 def _height(line: list[_Card]) -> int:
-    """Room for a row of cards: pictures, then about seven lines of text."""
-    return 170 + (_PICTURE if any(card.pictures for card in line) else 0)
+    """Room for a row of cards: pictures, then about seven lines of text, or a whole search."""
+    searched = line[0].sample.meta["kind"] in SEARCH
+    return 170 + (_PICTURE if any(card.pictures for card in line) else _TRACE if searched else 0)
 
 
-def _draw_card(sheet: Image.Image, card: _Card, x: int, y: int, told: list[str]) -> None:
+def _draw_card(sheet: Image.Image, card: _Card, x: int, y: int, told: Sequence[str]) -> None:
     draw, font, small = ImageDraw.Draw(sheet), _font(14)[0], _font(11)[0]
     draw.text((x, y), f"{card.sample.meta['kind']} · {card.facts}", font=small, fill=(110, 110, 110))
     y += 18
@@ -130,8 +156,8 @@ def _draw_card(sheet: Image.Image, card: _Card, x: int, y: int, told: list[str])
         wrapped = _wrap(text, draw, font)
         draw.multiline_text((x, y), wrapped, font=font, fill=fill, spacing=3)
         y += 19 * (wrapped.count("\n") + 1) + 3
-    mark = (0, 120, 0) if card.verdict.correct else (180, 0, 0)
-    draw.text((x, y), card.verdict.label, font=small, fill=mark)
+    mark = (0, 120, 0) if card.good else (180, 0, 0)
+    draw.text((x, y), card.verdict, font=small, fill=mark)
 
 
 def _png(cards: dict[str, list[_Card]], elsewhere: str) -> tuple[bytes, bool]:
@@ -145,7 +171,7 @@ def _png(cards: dict[str, list[_Card]], elsewhere: str) -> tuple[bytes, bool]:
         for column, card in enumerate(line):
             x, y, bottom = column * _WIDTH + 10, top + 6, top + _height(line) - 4
             draw.rectangle((x - 6, y - 2, x + _WIDTH - 16, bottom), fill="white", outline=(200, 200, 200))
-            told = [card.sample.question, card.gold.reasoning or "", card.gold.answer]
+            told: Sequence[str] = card.told
             if card.sample.language == "zh" and not chinese:
                 told, complete = [f"(Chinese, no font for it here: see {elsewhere})"], False
             _draw_card(sheet, card, x, y, told)
@@ -168,7 +194,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def contact_sheet(world: World, path: Path, *, per_kind: int = 3, split: str = "train") -> None:
-    """Write `per_kind` samples of every kind (picture, question, gold response, label, verdict on the gold).
+    """Write `per_kind` samples of every kind (picture, question, gold response or search, label, verdict on it).
 
     A path ending in .html gets one self-contained page; one in .png gets an image, and where no font for
     Chinese is installed an .html of the same name beside it.

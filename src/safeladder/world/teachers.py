@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 
 from safeladder.types import Response, SafeladderError, Sample
-from safeladder.world.families import KIND_OF
+from safeladder.world.families import KIND_OF, SEARCH
 from safeladder.world.kinds import Kind, Truth
 from safeladder.world.lexicon import pick
 
@@ -31,10 +31,12 @@ def restate(kind: Kind, truth: Truth, language: str) -> str:
 def demonstrate(sample: Sample, style: str, rng: random.Random) -> Response:
     """The response of a teacher. Only `guess` and `comply` draw from `rng`.
 
-    Errors: SafeladderError on an unknown style.
+    Errors: SafeladderError on an unknown style, or a sample that takes a search (see `searching.next_turn`).
     """
     if style not in STYLES:
         raise SafeladderError(f"unknown teaching style {style!r}; allowed: {', '.join(STYLES)}")
+    if sample.meta["kind"] in SEARCH:
+        raise SafeladderError(f"{sample.meta['kind']!r} items take a search, not one turn: use a rung of kind search")
     kind, truth, language = KIND_OF[sample.meta["kind"]], sample.meta["truth"], sample.language
     if kind.one_style and not truth["lookups"]:
         return Response(reasoning=pick(language, "look .", "看 ."), answer=kind.answer(truth, language))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from safeladder.types import Message, Part, SafeladderError, Sample
-from safeladder.world.families import KIND_OF, KINDS
+from safeladder.world.families import KIND_OF, KINDS, SEARCH, search
 from safeladder.world.families.safety import REFUSAL
 from safeladder.world.kinds import Draft, Kind, Scope, scenes_of
-from safeladder.world.lexicon import COLOURS, FIRST, SECOND, SIZES, WHATS, ZH, ZH_VERBS, stable_hash
+from safeladder.world.lexicon import COLOURS, FIRST, SECOND, SIZES, WHATS, ZH, ZH_VERBS, stable_hash, tr
 from safeladder.world.render import scene_image
+from safeladder.world.searching import rehearse
 from safeladder.world.teachers import STYLES, demonstrate
 
 SPLITS = ("train", "heldout")
@@ -25,7 +27,7 @@ _SIZE_ID = {size: i for i, size in enumerate(SIZES, start=1)}
 _PATIENCE = 2000
 _COMPOSED = 1 / 3
 """Share of held-out items that must hold a combination kept out of training."""
-_TEXTS_A_KIND = 120
+_TEXTS_A_KIND, _SEARCHES_A_KIND = 120, 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class World:
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
+        self._libraries: dict[str, search.Library] = {}
 
     def item(self, kind: str, split: str, index: int) -> Sample:
         """The index-th item of a kind in a split; no state is kept. About a third of the held-out items of kinds
@@ -72,10 +75,11 @@ class World:
         return self._item(kind, split, index, None)
 
     def _item(self, name: str, split: str, index: int, language: str | None) -> Sample:
-        if name not in KIND_OF:
-            raise SafeladderError(f"unknown world kind {name!r}; allowed: {', '.join(KINDS)}")
-        if split not in SPLITS:
-            raise SafeladderError(f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
+        if name not in (*KINDS, *SEARCH):
+            raise SafeladderError(f"unknown world kind {name!r}; allowed: {', '.join((*KINDS, *SEARCH))}")
+        _require_split(split)
+        if name in SEARCH:
+            return self._question(self._library(split), name, split, index)
         kind = KIND_OF[name]
         stream, position, variant, paired = kind.pairing(index)
         rng = random.Random(stable_hash(self.config.seed, self.config.grid, stream, split, position))
@@ -143,6 +147,45 @@ class World:
             meta=meta,
         )
 
+    def pages(self, split: str) -> list[dict[str, str]]:
+        """All pages that the search items of a split are about: `id`, `title` and `text`, in the order of the ids. They
+        differ by seed; no page of one split names an entity of the other.
+
+        Errors: SafeladderError on an unknown split.
+        """
+        _require_split(split)
+        return self._library(split).pages()
+
+    def _library(self, split: str) -> search.Library:
+        if split not in self._libraries:
+            self._libraries[split] = search.Library(self.config.seed, split, self.config.chinese_share)
+        return self._libraries[split]
+
+    def _question(self, library: search.Library, name: str, split: str, index: int) -> Sample:
+        truth = library.draw(name, random.Random(stable_hash(self.config.seed, name, split, index)))
+        language, value = library.language(truth), truth["value"]
+        return Sample(
+            id=f"world-{self.config.seed}-{split}-{name}-{index}",
+            messages=(Message(role="user", parts=(Part(text=search.ask(truth, language)),)),),
+            label="search",
+            reference=None if value is None else tr(language, value),
+            taxonomy=("search", name, truth["missing"] or ("two hops" if truth["tie"] else "one hop")),
+            source="world",
+            language=language,
+            meta={
+                "family": "search",
+                "kind": name,
+                "split": split,
+                "key": search.asked(truth),
+                # Seen syllables in an unseen pair: every held-out entity is a novel combination.
+                "compositional": split == "heldout",
+                "hard": truth["tie"] is not None,
+                "grid": self.config.grid,
+                "cells": [],
+                "truth": truth,
+            },
+        )
+
     def samples(self, split: str, n: int, mix: Mapping[str, float], *, start: int = 0) -> list[Sample]:
         """The items that `draw` names."""
         return [self.item(kind, split, index) for kind, index in self.draw(split, n, mix, start=start)]
@@ -196,7 +239,22 @@ class World:
                 for style in styles:
                     response = demonstrate(sample, style, rng)
                     lines += [response.reasoning or "", response.answer]
+        lines += self._searches(rng)
         return [*lines, *REFUSAL, " ".join(_all_words())]
+
+    def _searches(self, rng: random.Random) -> Iterator[str]:
+        """Questions, turns (their tags left out) and observations of rehearsed searches."""
+        library = search.Library(self.config.seed, "train", 0.25)
+        pages = library.pages()
+        for kind in SEARCH:
+            for index in range(_SEARCHES_A_KIND):
+                sample = self._question(library, kind, "train", index)
+                yield sample.question
+                for who, text in rehearse(sample, pages, rng):
+                    if who == "policy":
+                        yield from re.findall(r">([^<]+)<", text)
+                    else:
+                        yield f" {text}"
 
     def texts(self) -> list[str]:
         """A corpus for a tokenizer: prompts, reasonings and answers of every kind, style and language (one in
@@ -216,6 +274,11 @@ class World:
             )
             for cell in sample.meta["cells"]
         ]
+
+
+def _require_split(split: str) -> None:
+    if split not in SPLITS:
+        raise SafeladderError(f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
 
 
 def _quotas(n: int, mix: Mapping[str, float]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safeladder.world.families import general, instruct, knowledge, pretrain, safety, value, video
+from safeladder.world.families import general, instruct, knowledge, pretrain, safety, search, value, video
 from safeladder.world.kinds import Kind
 
 KIND_OF: dict[str, Kind] = {
@@ -11,6 +11,7 @@ KIND_OF: dict[str, Kind] = {
     for kind in module.KINDS
 }
 KINDS = tuple(KIND_OF)
+"""Every kind that is asked and answered in one turn. Kinds of `SEARCH` take several and an environment."""
 FAMILIES = tuple(dict.fromkeys(kind.family for kind in KIND_OF.values()))
 
 SAFETY = (
@@ -25,5 +26,6 @@ OVER_REFUSAL = ("visual_benign", "text_lookalike", "jailbreak_benign")
 """The benign kinds that look like risky ones."""
 VALUE = ("value_judge", "value_respond")
 KNOWLEDGE = ("fact_often", "fact_rare", "fact_never")
+SEARCH = search.KINDS
 PRETRAIN = ("caption", "drill", "video_caption", "video_drill")
 CAPABILITY = (*(k.name for k in KIND_OF.values() if k.family in ("general", "video")), "visual_describe")

@@ -1,0 +1,1 @@
+"""Deliberative search: retrieval, the agent and its environment, and what its confidence is worth."""

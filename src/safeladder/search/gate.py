@@ -1,0 +1,123 @@
+"""What a request passes before it is parsed: the API key and the size of its body; and the rate of its sender."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+OPEN_PATHS = ("/health",)
+"""What can be asked without the API key."""
+_DRAINED = 16
+"""An oversize body is read (and thrown away) up to this many times the limit, so that its sender sees the reply."""
+_REMEMBERED = 10_000
+"""Clients whose rate is followed."""
+
+CLIENT: ContextVar[str] = ContextVar("CLIENT", default="")
+"""The address that the request in work came from."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Gate:
+    """ASGI middleware: 401 without the key, 413 for a body beyond `body_bytes`, whatever its declared length."""
+
+    def __init__(self, app: Any, *, body_bytes: int, api_key: str | None) -> None:
+        self._app = app
+        self._limit = body_bytes
+        self._key = None if api_key is None else api_key.encode()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if self._key is not None and scope["path"] not in OPEN_PATHS and not _holds(scope["headers"], self._key):
+            await _refuse(send, 401, "the API key is wrong or missing", (b"www-authenticate", b"Bearer"))
+            return
+        CLIENT.set((scope.get("client") or ("",))[0])
+        body = await self._read(receive)
+        if body is None:
+            return
+        if len(body) > self._limit:
+            await _refuse(send, 413, f"a body of more than {self._limit} bytes", (b"connection", b"close"))
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The body, or its beginning where it is too long; None where the client left."""
+        body = bytearray()
+        read = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            piece = message.get("body", b"")
+            read += len(piece)
+            body += piece[: self._limit + 1 - len(body)]
+            if not message.get("more_body") or read > _DRAINED * self._limit:
+                return bytes(body)
+
+
+class RateLimit:
+    """A token bucket a client: `rate` queries a second on average, a second's worth at once.
+
+    A request of more queries than that passes where the bucket is full, and is paid off before the next.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`rate` may be infinite."""
+        self._rate = rate
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def spend(self, client: str, queries: int) -> float:
+        """0 where the client may ask now, else the seconds it has to wait (nothing is spent then)."""
+        if self._rate == float("inf"):
+            return 0.0
+        now = self._clock()
+        full = max(self._rate, 1.0)
+        level, then = self._buckets.pop(client, (full, now))
+        level = min(full, level + (now - then) * self._rate)
+        # What cannot be had at once may be had from a full bucket.
+        needed = min(float(queries), full)
+        wait = max(0.0, (needed - level) / self._rate)
+        self._buckets[client] = (level if wait else level - queries, now)
+        if len(self._buckets) > _REMEMBERED:
+            self._buckets.popitem(last=False)
+        return wait
+
+
+def _holds(headers: list[tuple[bytes, bytes]], key: bytes) -> bool:
+    given = dict(headers)
+    scheme, _, token = given.get(b"authorization", b"").partition(b" ")
+    candidates = [given.get(b"x-api-key", b"")]
+    if scheme.lower() == b"bearer":
+        candidates.append(token.strip())
+    return any(hmac.compare_digest(candidate, key) for candidate in candidates)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def again() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _refuse(send: Send, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    fixed = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
+    await send({"type": "http.response.body", "body": body})

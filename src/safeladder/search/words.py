@@ -1,0 +1,44 @@
+"""From text to search terms: words in lower case without accents, Chinese as overlapping character pairs."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Han, kana and Hangul are written without spaces (or with particles attached): a run of them is no word.
+_UNSPACED = re.compile(r"[㐀-䶿一-鿿豈-﫿぀-ヿ가-힯𠀀-𲎯]+")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+_WORD = re.compile(r"[^\W_]+")
+# Accents of Latin, Greek and Cyrillic. Marks of other scripts change the word.
+_ACCENTS = re.compile(r"[\u0300-\u036f]")
+
+
+def words(text: str) -> list[str]:
+    """The terms of `text`, in order and with repetitions.
+
+    A run of letters and digits is one term, in lower case and without accents. A run of Chinese (Japanese, Korean)
+    characters becomes its overlapping pairs; a single character stands for itself.
+
+    >>> words("The Café at 5, 北京大学")
+    ['the', 'cafe', 'at', '5', '北京', '京大', '大学']
+    """
+    return _WORD.findall(plain(text))
+
+
+def plain(text: str) -> str:
+    """`text` such that its terms are its runs of letters and digits, as they stand.
+
+    >>> plain("Café 北京大学!")
+    'cafe  北京 京大 大学 !'
+    """
+    return text.lower() if text.isascii() else _NOT_ASCII.sub(_plain, text).lower()
+
+
+def _plain(run: re.Match[str]) -> str:
+    decomposed = unicodedata.normalize("NFKD", run.group())
+    return _UNSPACED.sub(_pairs, unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed)))
+
+
+def _pairs(run: re.Match[str]) -> str:
+    text = run.group()
+    return f" {' '.join(text[i : i + 2] for i in range(max(len(text) - 1, 1)))} "
