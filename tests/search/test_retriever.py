@@ -49,7 +49,9 @@ def test_titles_are_searched_too():
 
 def test_nothing_is_found_without_a_common_term_or_a_place_to_show_it():
     memory = MemoryRetriever(PAGES)
-    assert memory.search("zebra", 3) == memory.search("", 3) == memory.search("cat", 0) == memory.search("cat", -1) == []
+    assert (
+        memory.search("zebra", 3) == memory.search("", 3) == memory.search("cat", 0) == memory.search("cat", -1) == []
+    )
     assert MemoryRetriever([]).search("cat", 3) == []
 
 
