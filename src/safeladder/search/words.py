@@ -9,8 +9,8 @@ import unicodedata
 _UNSPACED = re.compile(r"[㐀-䶿一-鿿豈-﫿぀-ヿ가-힯𠀀-𲎯]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _WORD = re.compile(r"[^\W_]+")
-# Accents of Latin, Greek and Cyrillic. Marks of other scripts change the word.
-_ACCENTS = re.compile(r"[\u0300-\u036f]")
+# Accents of Latin and Greek. In other scripts a mark makes another letter.
+_ACCENTS = re.compile(r"(?<![\u0400-\u052f])[\u0300-\u036f]")
 
 
 def words(text: str) -> list[str]:
