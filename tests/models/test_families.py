@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from safeladder.models import families
 from safeladder.models.families import family_of, forbidden_token_ids, tokenizer_of
 from safeladder.types import SafeladderError
 
@@ -98,3 +99,15 @@ def test_text_model_takes_masks_as_the_family_says(tiny, name):
                 embeddings = text.get_input_embeddings()(ids)
                 out = text(inputs_embeds=embeddings, position_ids=place, attention_mask=given, use_cache=False)
                 torch.testing.assert_close(out.last_hidden_state, expected, atol=1e-6, rtol=0)
+
+
+def test_indices_kept_while_sampling_serve_training_too(build):
+    model, processor = build("qwen2_5_vl", seed=5)
+    family = family_of("qwen2_5_vl")
+    encoded = encode(processor, family, ask(picture(112, 56, seed=9), "how many"))
+    families._window_layout.cache_clear()
+    with torch.inference_mode():
+        sampled = family.visual_features(model, encoded.pixel_values, encoded.image_grid_thw)
+    trained = family.visual_features(model, encoded.pixel_values, encoded.image_grid_thw)
+    assert torch.equal(sampled, trained)
+    trained.sum().backward()

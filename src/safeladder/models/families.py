@@ -119,13 +119,14 @@ def _window_layout(grids: tuple[tuple[int, ...], ...], merge: int, window: int, 
     import torch
     from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-    grid_thw = torch.tensor(grids)
-    index, lengths = get_vision_window_index(grid_thw, merge, window, patch)
-    return {
-        "position_ids": get_vision_position_ids(grid_thw, merge),
-        "window_index": index,
-        "cu_window_seqlens": lengths,
-    }
+    with torch.inference_mode(False):  # what is kept after sampling is used in training as well
+        grid_thw = torch.tensor(grids)
+        index, lengths = get_vision_window_index(grid_thw, merge, window, patch)
+        return {
+            "position_ids": get_vision_position_ids(grid_thw, merge),
+            "window_index": index,
+            "cu_window_seqlens": lengths,
+        }
 
 
 _CHATML = ("<|im_start|>", "<|im_end|>")
