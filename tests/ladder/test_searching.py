@@ -92,6 +92,23 @@ def test_results_show_one_sentence_and_a_read_shows_all():
     assert pages.read("no such page") is None
 
 
+def test_a_corpus_takes_the_place_of_the_worlds_pages(tmp_path):
+    pytest.importorskip("tantivy")
+    from safeladder.search.index import build_index
+
+    rows = [
+        {"id": "7", "title": "Acme", "text": "Acme was founded by Jo Ray."},
+        {"id": "8", "title": "Paris", "text": "A city."},
+    ]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build_index(corpus, tmp_path / "index")
+    pages = searching.retriever(rung(corpus=str(tmp_path / "index")), None, "heldout")
+    assert [hit.id for hit in pages.search("who founded Acme ?", 3)] == ["7"]
+    with pytest.raises(SafeladderError, match="absent"):
+        searching.retriever(rung(corpus=str(tmp_path / "absent")), None, "train")
+
+
 def test_a_demonstration_is_the_script_played_through_the_environment():
     """What is trained on is the script's own words and the end token; what it read is masked, and in between."""
     world = data().world

@@ -256,3 +256,31 @@ def test_own_rows_climb_from_an_own_checkpoint(rows_file, capsys):
     assert moved and all(".language_model." in name or name.startswith("model.layers") for name in moved), moved
     assert not any("embed" in name or "visual" in name for name in moved), "only the adapted layers"
     assert not list(Path("run/checkpoints/m3-rl").glob("adapter*")), "checkpoints are merged"
+
+
+def test_own_questions_are_searched_for_in_an_own_corpus(rows_file, capsys, tmp_path):
+    """Rows labelled `search` train and are measured in the search rung alone; the others are replayed beside them."""
+    pytest.importorskip("tantivy")
+    from safeladder.search.index import build_index
+
+    def more(rows: list[dict[str, Any]]) -> None:
+        asked = [(f"q{k}", f"who founded Acme{k} ?", f"Jo{k}") for k in range(24)]
+        rows += [{"id": id, "label": "search", "reference": who, "prompt": asked_} for id, asked_, who in asked]
+
+    rows_file(more)
+    pages = [{"id": str(k), "title": f"Acme{k}", "text": f"Acme{k} was founded by Jo{k}."} for k in range(24)]
+    Path("corpus.jsonl").write_text("".join(json.dumps(page) + "\n" for page in pages))
+    build_index(Path("corpus.jsonl"), Path("index"))
+    given = ["climb", "tiny.yaml", "--data", "rows.jsonl", "--out", "run", "--control.enabled=false"]
+    given += [word for name in ("cot-sft", "m3-rl", "efficient-rl") for word in (f"--rungs.{name}", "null")]
+    given += ["--rungs.base.batch_size=2", "--rungs.base.steps=2", "--rungs.search-rl.cold_start", "null"]
+    given += ["--rungs.search-rl.start_from", "null", "--rungs.search-rl.stages", "{one: {steps: 2, mix: {}}}"]
+    given += ["--rungs.search-rl.corpus", "index", "--rungs.search-rl.instructions", "search, then answer"]
+    assert cli.main(given) == 0, capsys.readouterr().err
+    rows = lines(Path("run/search/search-rl.jsonl"))
+    assert rows and all(row["kind"] == "search" and row["id"].startswith("q") for row in rows)
+    assert {row["reference"] for row in rows} <= {page["text"].split()[-1].strip(".") for page in pages}
+    evaluated = {r["label"] for r in lines(Path("run/rollouts.jsonl")) if r["step"] is None}
+    assert "search" not in evaluated and evaluated, "no single-turn rung answers them"
+    trained = {name for r in lines(Path("run/metrics.jsonl")) if r["rung"] == "search-rl" for name in r}
+    assert "reward/search-answer" in trained

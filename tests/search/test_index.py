@@ -325,22 +325,3 @@ def test_an_index_that_breaks_while_it_is_used_is_a_fault(tmp_path):
         retriever.search("bank", 3)
     with pytest.raises(RetrievalFault, match="cannot be read"):
         retriever.read("6")
-
-
-def test_memory_does_not_grow_with_the_corpus(tmp_path):
-    """Twenty times the pages in the same memory, give or take tantivy's buffers filling up."""
-    code = """
-import resource, sys
-from pathlib import Path
-from safeladder.search import index
-index.BYTES_A_THREAD = 16_000_000
-index.build_index(Path(sys.argv[1]), Path(sys.argv[2]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    peaks = []
-    for count in (2_000, 40_000):
-        corpus = write(tmp_path / f"{count}.jsonl", ({**row, "text": row["text"] * 20} for row in numbered(count)))
-        command = [sys.executable, "-c", code, corpus, tmp_path / f"out{count}"]
-        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    assert (tmp_path / "40000.jsonl").stat().st_size > 15e6
-    assert peaks[1] - peaks[0] < 60_000, "kilobytes"

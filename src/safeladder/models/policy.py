@@ -19,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 
 from safeladder.models import trunk
 from safeladder.models.families import Family, forbidden_token_ids, unwrap
-from safeladder.models.patches import multiply_patches
 from safeladder.models.processing import Encoded, encode_prompt, positions
 from safeladder.models.trunk import Layout
 from safeladder.types import Sample
@@ -88,7 +87,6 @@ class Policy(nn.Module):
     def __init__(self, model: Any, processor: Any, family: Family, *, system_prompt: str | None = None) -> None:
         super().__init__()
         self.model = model
-        multiply_patches(model)
         self.processor = processor
         self.family = family
         self.system_prompt = system_prompt

@@ -72,7 +72,12 @@ def run_index(options: argparse.Namespace) -> int:
 
 def run_query(options: argparse.Namespace) -> int:
     """Search and print; returns the exit code."""
-    hits = _open(options).search(options.query, options.k)
+    from safeladder.search.retriever import RetrievalFault
+
+    try:
+        hits = _open(options).search(options.query, options.k)
+    except RetrievalFault as fault:
+        raise SafeladderError(str(fault)) from None
     if options.json:
         rows = [{"id": hit.id, "title": hit.title, "score": round(hit.score, 4)} for hit in hits]
         print(json.dumps(rows, ensure_ascii=False))

@@ -39,9 +39,13 @@ class JsonClient:
         Raises:
             SafeladderError: `url` is not http(s)://HOST…, or httpx is not installed.
         """
-        if not url.startswith(("http://", "https://")) or attempts < 1:
-            raise SafeladderError(f"{url!r} is no address of a server: http://HOST:PORT or https://HOST")
         self._httpx = import_extra("httpx")
+        try:
+            parsed = self._httpx.URL(url)
+        except self._httpx.InvalidURL:
+            parsed = None
+        if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
+            raise SafeladderError(f"{url!r} is no address of a server: http://HOST:PORT or https://HOST")
         self._attempts = attempts
         self._sleep = sleep
         self.url = url.rstrip("/")
