@@ -8,7 +8,7 @@ dozen tensor operations a layer. Same weights, same values (tested against the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from safeladder.types import SafeladderError
+
+MlpEdit = Callable[[int, Tensor], Tensor]
+"""(layer, MLP output [B, S, H]) -> what is added to the residual stream instead: how directions steer a decoder."""
 
 
 @dataclass(slots=True)
@@ -108,7 +111,9 @@ class Decoder:
 
         return KVCache(keys=make(), values=make())
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache, mask: Tensor | None, edit: MlpEdit | None = None
+    ) -> Tensor:
         """Run tokens through the blocks and append their keys and values.
 
         Args:
@@ -116,6 +121,7 @@ class Decoder:
             cos, sin: rotary tables [B, S, head_dim].
             cache: with `length` slots filled.
             mask: bool [B, 1, S, length + S]; None = causal (only while the cache is empty).
+            edit: steers every layer's MLP output; None leaves the model as it is.
 
         Returns:
             Normalised hidden states [B, S, H].
@@ -157,7 +163,8 @@ class Decoder:
             x = x + F.linear(attended, layer.output)
             y = _rms_norm(x, layer.mlp_norm, self.eps)
             gate, up = F.linear(y, layer.gate_up).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate) * up, layer.down)
+            update = F.linear(F.silu(gate) * up, layer.down)
+            x = x + (update if edit is None else edit(i, update))
         cache.length = end
         return _rms_norm(x, self.norm, self.eps)
 

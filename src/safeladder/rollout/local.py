@@ -18,7 +18,7 @@ from torch import Tensor
 
 from safeladder.models.load import Dtype, load_checkpoint
 from safeladder.models.policy import Policy, Prompt
-from safeladder.rollout.decoder import Decoder, KVCache
+from safeladder.rollout.decoder import Decoder, KVCache, MlpEdit
 from safeladder.types import (
     Completion,
     GenerationRequest,
@@ -47,6 +47,8 @@ class LocalEngine:
         self._prompts: dict[str, Prompt] = {}
         self._decoder: Decoder | None = None
         self._closers: dict[tuple[str, ...], Tensor] = {}
+        self.edit: MlpEdit | None = None
+        """Steers every forward pass of the language model while it is set."""
         self.sync()
 
     @classmethod
@@ -185,6 +187,7 @@ class LocalEngine:
                 sin[place].unsqueeze(1),
                 cache,
                 visible[:, None, None, : width + step + 1],
+                self.edit,
             )
             logits = self._logits(hidden[:, 0])
 
@@ -229,7 +232,7 @@ class LocalEngine:
         embeddings, _ = policy.embed(ids, prompts, table=decoder.embeddings)
         cos, sin = decoder.rotary(embeddings, place if policy.family.rope_dimensions == 3 else place[0])
         cache = decoder.new_cache(len(requests), width + budget)
-        hidden = decoder.forward(embeddings, cos, sin, cache, None)
+        hidden = decoder.forward(embeddings, cos, sin, cache, None, self.edit)
         last = hidden[torch.arange(len(requests), device=device), lengths - 1]
         return self._logits(last), cache, lengths, next_position.to(device)
 
