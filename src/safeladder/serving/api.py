@@ -1,8 +1,8 @@
 """The JSON of the server: OpenAI's chat completions and the extension endpoints, as pydantic models.
 
 What a model does not name is refused with 400 (``unknown_parameter``), and so is what the server cannot do
-(``unsupported_parameter``, `UNSUPPORTED` says why): nothing that would change a reply is ignored. A parameter of OpenAI's
-that we do not have is accepted where its value asks for nothing (``"tools": []``).
+(``unsupported_parameter``, `UNSUPPORTED` says why): nothing that would change a reply is ignored. A parameter of
+OpenAI's that we do not have is accepted where its value asks for nothing (``"tools": []``).
 
 Everything of our own stands under one name, ``safeladder``: `Extension` in a request; in a reply `Report` in every
 choice and `Served` in ``/v1/models``. Steps are numbered from 1.
