@@ -91,9 +91,8 @@ class Muon(torch.optim.Optimizer):
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p)
                 self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
                 stacks[min(p.shape), max(p.shape), p.dtype, p.device].append(p)
-            for stack in stacks.values():
-                mine = stack[self._rank :: self._world_size]
-                size = max(1, _STACK_ELEMENTS // max(stack[0].numel(), 1))
+            for mine in self._shares(list(stacks.values())):
+                size = max(1, _STACK_ELEMENTS // max(mine[0].numel(), 1))
                 for first in range(0, len(mine), size):
                     self._orthogonal(mine[first : first + size], group, updates)
             if self._total is not None:
@@ -101,6 +100,21 @@ class Muon(torch.optim.Optimizer):
             for p, update in updates.items():
                 self._apply(p, update.view_as(p), group)
         return loss
+
+    def _shares(self, stacks: list[list[Tensor]]) -> list[list[Tensor]]:
+        """This process's part of every stack, dealt so that all have about the same work (m²·n a matrix)."""
+        work = [0] * self._world_size
+        shares: list[list[Tensor]] = []
+        for stack in sorted(stacks, key=lambda s: min(s[0].shape) * s[0].numel(), reverse=True):
+            mine = []
+            for p in stack:
+                least = work.index(min(work))
+                work[least] += min(p.shape) * p.numel()
+                if least == self._rank:
+                    mine.append(p)
+            if mine:
+                shares.append(mine)
+        return shares
 
     def _orthogonal(self, parameters: list[Tensor], group: dict[str, Any], updates: dict[Tensor, Tensor]) -> None:
         """Write the orthogonalised momentum of equal-shape matrices into `updates`."""
