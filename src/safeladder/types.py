@@ -230,12 +230,24 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to sample. `temperature` 0 is greedy. `stop` sequences end a generation and are kept in it."""
+    """How to sample. `temperature` 0 is greedy. `stop` sequences end a generation and are kept in it.
+
+    `top_p` below 1 samples from the nucleus only (log-probabilities stay those of the whole distribution);
+    `top_logprobs` is how many of the likeliest tokens are reported beside each sampled one.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     n: int = 1
     stop: tuple[str, ...] = ()
+    top_p: float = 1.0
+    top_logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.top_p <= 1.0:
+            raise SafeladderError(f"top_p {self.top_p} is not above 0 and at most 1")
+        if self.top_logprobs < 0:
+            raise SafeladderError(f"top_logprobs {self.top_logprobs} is below 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,11 +263,15 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One sampled continuation: ids exactly as sampled (the end token included) and their log-probabilities."""
+    """One sampled continuation: ids exactly as sampled (the end token included) and their log-probabilities.
+
+    `top_logprobs` holds, a token, the likeliest ids with their log-probabilities, best first; empty unless asked for.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     stop_reason: StopReason
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class Engine(Protocol):

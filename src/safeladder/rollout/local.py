@@ -7,8 +7,6 @@ however the work is split. Where one call asks for a sample several times, its n
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor
 from safeladder.models.load import Dtype, load_checkpoint
 from safeladder.models.policy import Policy, Prompt
 from safeladder.rollout.decoder import Decoder, KVCache, MlpEdit
+from safeladder.rollout.sampling import draw, first_numbers, uniforms
 from safeladder.types import (
     Completion,
     GenerationRequest,
@@ -115,7 +114,7 @@ class LocalEngine:
                     f"sample {request.sample.id}: prompt and budget need {needed} positions, "
                     f"the model has {self.context_length}"
                 )
-        numbers = _first_numbers(requests, params.n)
+        numbers = first_numbers(requests, params.n)
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
         per_batch = max(1, self.max_rows // params.n)
         for start in range(0, len(order), per_batch):
@@ -133,13 +132,14 @@ class LocalEngine:
         noise = torch.from_numpy(
             np.stack(
                 [
-                    _uniforms(seed, request.sample.id, len(request.prompt_ids), first + k, budget)
+                    uniforms(seed, request.sample.id, len(request.prompt_ids), first + k, budget)
                     for request, first in zip(requests, numbers, strict=True)
                     for k in range(n)
                 ]
             )
         ).to(device)
-        logits, cache, lengths, next_position = self._prefill(requests, budget)
+        prompts = [self.prompt(request.sample) for request in requests]
+        logits, cache, lengths, next_position = self._prefill(requests, prompts, budget, self.edit)
         repeat = torch.arange(len(requests), device=device).repeat_interleave(n)
         logits, lengths, next_position = logits[repeat], lengths[repeat], next_position[repeat]
         if n > 1:
@@ -148,6 +148,8 @@ class LocalEngine:
         total = len(repeat)
         ids = torch.zeros(total, budget, dtype=torch.long, device=device)
         logprobs = torch.zeros(total, budget, device=device)
+        top_ids = torch.zeros(total, budget, params.top_logprobs, dtype=torch.long, device=device)
+        top_logprobs = torch.zeros(total, budget, params.top_logprobs, device=device)
         counts = torch.full((total,), budget, dtype=torch.long)
         ended = torch.zeros(total, dtype=torch.bool)  # by the end token or a stop sequence
         stopped = torch.zeros(total, dtype=torch.bool)
@@ -158,9 +160,11 @@ class LocalEngine:
         cos, sin = self._rotary_table(int(next_position.max()) + budget)
 
         for step in range(budget):
-            tokens, chosen = _sample(logits, params.temperature, noise[:, step])
+            tokens, logp = draw(logits, noise[:, step], params.temperature, params.top_p)
             ids[rows, step] = tokens
-            logprobs[rows, step] = chosen
+            logprobs[rows, step] = logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
+            if params.top_logprobs:
+                top_logprobs[rows, step], top_ids[rows, step] = logp.topk(params.top_logprobs)
             done = tokens == self.policy.eos_token_id
             if params.stop:
                 hit = self._stop_hit(ids, rows, step, params.stop, running & ~done)
@@ -192,6 +196,12 @@ class LocalEngine:
             logits = self._logits(hidden[:, 0])
 
         sampled, sampled_logprobs = ids.tolist(), logprobs.tolist()
+        beside: list[tuple[tuple[tuple[int, float], ...], ...]] = [()] * total
+        if params.top_logprobs:
+            beside = [
+                tuple(tuple(zip(ids, values, strict=True)) for ids, values in zip(*row, strict=True))
+                for row in zip(top_ids.tolist(), top_logprobs.tolist(), strict=True)
+            ]
         out: list[list[Completion]] = []
         for i in range(len(requests)):
             completions = []
@@ -205,15 +215,17 @@ class LocalEngine:
                         token_ids=tuple(sampled[j][:count]),
                         logprobs=tuple(sampled_logprobs[j][:count]),
                         stop_reason=reason,
+                        top_logprobs=beside[j][:count],
                     )
                 )
             out.append(completions)
         return out
 
-    def _prefill(self, requests: Sequence[GenerationRequest], budget: int) -> tuple[Tensor, KVCache, Tensor, Tensor]:
+    def _prefill(
+        self, requests: Sequence[GenerationRequest], prompts: Sequence[Prompt], budget: int, edit: MlpEdit | None
+    ) -> tuple[Tensor, KVCache, Tensor, Tensor]:
         """Logits after each prompt [P, V], the filled cache, prompt lengths [P] and next positions [P]."""
         policy, decoder, device = self.policy, self.decoder, self.policy.device
-        prompts = [self.prompt(r.sample) for r in requests]
         # Features of a moving tower would be stale after an update, and cut it off from its gradient.
         if policy.vision_frozen:
             policy.cache_features(prompts)
@@ -232,7 +244,7 @@ class LocalEngine:
         embeddings, _ = policy.embed(ids, prompts, table=decoder.embeddings)
         cos, sin = decoder.rotary(embeddings, place if policy.family.rope_dimensions == 3 else place[0])
         cache = decoder.new_cache(len(requests), width + budget)
-        hidden = decoder.forward(embeddings, cos, sin, cache, None, self.edit)
+        hidden = decoder.forward(embeddings, cos, sin, cache, None, edit)
         last = hidden[torch.arange(len(requests), device=device), lengths - 1]
         return self._logits(last), cache, lengths, next_position.to(device)
 
@@ -285,35 +297,3 @@ def text_weights(policy: Policy) -> dict[str, Tensor]:
                 weights[key] = weights[key] + module.get_delta_weight(adapter).to(weights[key].dtype)
     weights["lm_head.weight"] = policy.family.lm_head(policy.model).weight
     return weights
-
-
-def _first_numbers(requests: Sequence[GenerationRequest], n: int) -> list[int]:
-    """The sample number that each request begins at: 0, n, 2n, ... for requests of one sample."""
-    seen: Counter[str] = Counter()
-    numbers = []
-    for request in requests:
-        numbers.append(seen[request.sample.id] * n)
-        seen[request.sample.id] += 1
-    return numbers
-
-
-def _uniforms(seed: int, sample_id: str, position: int, number: int, count: int) -> np.ndarray:
-    digest = hashlib.blake2b(f"{seed}/{sample_id}/{position}/{number}".encode(), digest_size=8).digest()
-    return np.random.Generator(np.random.Philox(int.from_bytes(digest, "little"))).random(count, dtype=np.float32)
-
-
-def _sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability under the sampling distribution (temperature 1 where greedy).
-
-    Inverse-CDF sampling: one uniform number a token instead of one a vocabulary entry.
-    """
-    logp = torch.log_softmax(logits if temperature == 0 else logits / temperature, dim=-1)
-    if temperature == 0:
-        tokens = logp.argmax(dim=-1)
-    else:
-        cumulative = logp.exp().cumsum(dim=-1)
-        total = cumulative[:, -1:]
-        # Strictly below the total, or rounding could land on a forbidden token after the last allowed one.
-        target = torch.minimum(uniform.unsqueeze(1) * total, torch.nextafter(total, torch.zeros_like(total)))
-        tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-    return tokens, logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
