@@ -138,8 +138,7 @@ class LocalEngine:
                 ]
             )
         ).to(device)
-        prompts = [self.prompt(request.sample) for request in requests]
-        logits, cache, lengths, next_position = self._prefill(requests, prompts, budget, self.edit)
+        logits, cache, lengths, next_position = self._prefill(requests, budget)
         repeat = torch.arange(len(requests), device=device).repeat_interleave(n)
         logits, lengths, next_position = logits[repeat], lengths[repeat], next_position[repeat]
         if n > 1:
@@ -221,10 +220,14 @@ class LocalEngine:
             out.append(completions)
         return out
 
-    def _prefill(
+    def _prefill(self, requests: Sequence[GenerationRequest], budget: int) -> tuple[Tensor, KVCache, Tensor, Tensor]:
+        """Logits after each prompt [P, V], the filled cache, prompt lengths [P] and next positions [P]."""
+        return self._run_prompts(requests, [self.prompt(r.sample) for r in requests], budget, self.edit)
+
+    def _run_prompts(
         self, requests: Sequence[GenerationRequest], prompts: Sequence[Prompt], budget: int, edit: MlpEdit | None
     ) -> tuple[Tensor, KVCache, Tensor, Tensor]:
-        """Logits after each prompt [P, V], the filled cache, prompt lengths [P] and next positions [P]."""
+        """`_prefill` with the encoded prompts of the requests' samples at hand."""
         policy, decoder, device = self.policy, self.decoder, self.policy.device
         # Features of a moving tower would be stale after an update, and cut it off from its gradient.
         if policy.vision_frozen:
