@@ -248,22 +248,34 @@ class SearchReport(BaseModel):
 
 
 class Candidate(BaseModel):
-    """A step that guidance could have taken. `total` is what it was chosen by; `proposed` = not the policy's own."""
+    """A step that guidance could have taken.
+
+    Attributes:
+        scores: of every value model; `value` is their mean under the routing weights.
+        total: what it competed with.
+        count: how often it was sampled.
+        proposed: a configured text, not the policy's own.
+        ends: the reply ends with it.
+    """
 
     text: str
     scores: dict[str, float]
+    value: float
     total: float
     chosen: bool
-    proposed: bool = False
+    proposed: bool
+    count: int
+    ends: bool
 
 
 class TrailStep(BaseModel):
-    """One decision of value guidance. `weights` route the value models; `action` says what was done."""
+    """One decision of value guidance. `weights` route the value models; ``backtrack``: no candidate was good enough,
+    and the last step that was kept is dropped."""
 
     step: int
     weights: dict[str, float]
     candidates: list[Candidate]
-    action: str
+    action: Literal["keep", "backtrack"]
 
 
 class EditReport(BaseModel):
@@ -277,12 +289,18 @@ class EditReport(BaseModel):
     remembered: str | None = Field(None, description="the id in the edit memory")
 
 
-class AppliedEdit(BaseModel):
-    """An edit of the memory that a reply was conditioned on, or why it was not applied."""
+class MemoryReport(BaseModel):
+    """What became of the edit memory: ``applied`` to step `step`, or why it was not.
 
-    id: str
-    applied: bool
-    reason: str = ""
+    `support` is the share of the model's own samples in that place that said what the edit says.
+    """
+
+    outcome: str
+    step: int | None = None
+    original: str = ""
+    edited: str = ""
+    rule: str = ""
+    support: float | None = None
 
 
 class Report(BaseModel):
@@ -294,7 +312,9 @@ class Report(BaseModel):
         unscored: why it is no evidence of a safe answer; None exactly where it is well-formed.
         seed: of this choice; asked for again with ``"n": 1`` it gives the same tokens.
         steering: what was applied.
-        cost: of guidance: generated tokens, forward passes, seconds.
+        ignored: parameters of the request that the steering has no use for (guidance samples in its own way).
+        cost: of guidance: generated and proposed tokens, token positions run, calls of the engine, seconds.
+        edits: what became of the edit memory.
     """
 
     stop_reason: Literal["eos", "length", "stop"]
@@ -302,11 +322,12 @@ class Report(BaseModel):
     unscored: Unscored | None
     seed: int
     steering: list[Steering] = Field(default_factory=list)
-    cost: dict[str, float] | None = None
+    ignored: list[str] = Field(default_factory=list)
+    cost: dict[str, float | None] | None = None
     trail: list[TrailStep] | None = None
     search: SearchReport | None = None
     edit: EditReport | None = None
-    edits: list[AppliedEdit] | None = None
+    edits: MemoryReport | None = None
 
 
 class Live(BaseModel):
@@ -490,7 +511,7 @@ class NewEdit(Strict):
     question: str
     original: str = Field(description="the step as it was")
     edited: str = Field(description="the step as it should be")
-    reasoning: str = Field("", description="the whole reasoning as it was")
+    context: str = Field("", description="the reasoning before the step")
 
 
 class Edit(BaseModel):
@@ -498,11 +519,10 @@ class Edit(BaseModel):
 
     id: str
     object: Literal["safeladder.edit"] = "safeladder.edit"
-    created: int
     question: str
     original: str
     edited: str
-    reasoning: str = ""
+    context: str = ""
 
 
 class EditList(BaseModel):
