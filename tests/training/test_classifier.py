@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from safeladder.cli import main
+from safeladder.ladder.verifier_command import blanked, measure
 from safeladder.models.families import family_of
 from safeladder.models.load import save_checkpoint
 from safeladder.models.tiny import build_tiny
@@ -55,14 +56,6 @@ def rollout(sample: Sample, answer: str, **changes: Any) -> Rollout:
     return Rollout(sample=sample, **empty, **fields)
 
 
-def blanked(sample: Sample) -> Sample:
-    def blank(part: Part) -> Part:
-        return part if not isinstance(part.image, Image.Image) else Part(image=Image.new("RGB", part.image.size))
-
-    messages = tuple(Message(role=m.role, parts=tuple(blank(p) for p in m.parts)) for m in sample.messages)
-    return replace(sample, messages=messages)
-
-
 def test_A04_a_blank_image_changes_the_scores():
     """Every image of a batch reaches the judge: blanking one changes the verdict on its row and on no other."""
     verifier, replies = TrainedVerifier(tiny(head=True)), visual()
@@ -87,6 +80,18 @@ def test_inference_equals_the_training_pass(name: str):
     trained = classifier(batch.batch).logprobs.reshape(len(prompts), -1).exp()
     torch.testing.assert_close(trained, classifier.probabilities(prompts), atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(trained.sum(dim=1), torch.ones(len(prompts)))
+
+
+def test_agreement_is_measured_on_blanked_images_too():
+    """The head is neutral: every label has probability 1/6 whatever is shown, so both measures are the same."""
+    replies = visual(4) + [reply for reply in world_replies(WORLD, "train", 40) if not reply.sample.images][:3]
+    report = measure(tiny(), replies)
+    assert report["all"]["n"] == 7 and report["pictured"]["n"] == report["blanked"]["n"] == 4
+    assert report["pictured"] == report["blanked"]
+    seeing = measure(tiny(head=True), replies)
+    assert seeing["pictured"]["ece"] != seeing["blanked"]["ece"]
+    assert not measure(tiny(), replies[4:]).keys() & {"pictured", "blanked"}
+    assert all(not part.image.getbbox() for part in blanked(replies[0].sample).messages[0].parts if part.image)
 
 
 def test_a_class_token_is_an_ordinary_one():

@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from safeladder.data.content import language_of
 from safeladder.data.images import check_image, decode_data_uri
@@ -20,6 +20,7 @@ from safeladder.types import Message, Part, Response, Role, SafeladderError, Sam
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 IMAGE_MARKER = "<image>"
 SHOWN_ERRORS = 10
 
@@ -59,46 +60,68 @@ def read_samples(
     Raises:
         SafeladderError: the file is missing or empty, or any row is malformed; up to 10 rows are named.
     """
+    reader = RowReader(path, labels=labels, format=format, requires=requires)
+    return read_rows(path, reader.sample, lambda sample: sample.id)
+
+
+def read_rows(
+    path: str | os.PathLike[str], read: Callable[[dict[str, Any], int], T], id_of: Callable[[T], str]
+) -> list[T]:
+    """What `read` makes of every line of a JSONL file that is not blank.
+
+    Args:
+        path: the file.
+        read: (row, line number from 1) -> item; raises `SafeladderError` with the cause where a row is malformed.
+        id_of: an item's id, which must be unique in the file.
+
+    Raises:
+        SafeladderError: the file is missing or empty, or any row is malformed; up to 10 rows are named.
+    """
     file = Path(path)
-    reader = _Reader(Path(os.path.abspath(file.parent)), file.stem, labels, format, requires or {})
-    samples: list[Sample] = []
+    items: list[T] = []
     errors: list[str] = []
     first_line: dict[str, int] = {}
     for number, line in _lines(file):
         try:
-            sample = reader.sample(_parse(line), number)
-            if sample.id in first_line:
-                raise SafeladderError(f"duplicate id {sample.id!r} (first on line {first_line[sample.id]})")
+            item = read(_parse(line), number)
+            if (id := id_of(item)) in first_line:
+                raise SafeladderError(f"duplicate id {id!r} (first on line {first_line[id]})")
         except SafeladderError as error:
             errors.append(f"line {number}: {error}")
             continue
-        first_line[sample.id] = number
-        samples.append(sample)
+        first_line[id] = number
+        items.append(item)
     if errors:
         more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-        total = f"{len(errors)} of {len(errors) + len(samples)} rows malformed"
+        total = f"{len(errors)} of {len(errors) + len(items)} rows malformed"
         raise SafeladderError(f"{file}: {total}: {'; '.join(errors[:SHOWN_ERRORS])}{more}")
-    if not samples:
+    if not items:
         raise SafeladderError(f"{file} holds no rows")
-    return samples
+    return items
 
 
-class _Reader:
-    """Turns one JSON object into a `Sample`, or raises `SafeladderError` with the cause."""
+class RowReader:
+    """Turns the JSON objects of one file into samples; its arguments are those of `read_samples`."""
 
     def __init__(
         self,
-        root: Path,
-        stem: str,
+        path: str | os.PathLike[str],
+        *,
         labels: Collection[str] | None,
         format: ReplyFormat,
-        requires: Mapping[str, Collection[str]],
+        requires: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        self.root, self.stem, self.labels, self.format, self.requires = root, stem, labels, format, requires
+        file = Path(path)
+        self.root, self.stem = Path(os.path.abspath(file.parent)), file.stem
+        self.labels, self.format, self.requires = labels, format, requires or {}
         self.checked: dict[Path, str | None] = {}
 
     def sample(self, row: dict[str, Any], number: int) -> Sample:
-        """The checked sample of line `number`."""
+        """The checked sample of line `number`.
+
+        Raises:
+            SafeladderError: the row is malformed; the message names the cause, not the line.
+        """
         layouts = [key for key in _LAYOUTS if key in row]
         if len(layouts) != 1:
             raise SafeladderError(

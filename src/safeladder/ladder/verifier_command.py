@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from safeladder.types import SafeladderError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from safeladder.evaluation.classification import Judgement
     from safeladder.training.classifier import LabelledReply
+    from safeladder.types import Sample
     from safeladder.verifiers.classifier import Classifier
 
 WORLD = "world"
@@ -23,6 +26,7 @@ _WORLD_REPLIES, _WORLD_HELD_OUT, _HELD_OUT_SHARE = 8000, 600, 0.2
 _SETTINGS, _REPORT = "training.json", "report.json"
 _PLAIN_EVERY = 20.0
 """Seconds between lines of progress where the output is not a terminal."""
+_IMAGES = {"pictured": "with images", "blanked": "images blanked"}
 
 
 def add_parser(verbs: Any) -> None:
@@ -142,12 +146,36 @@ def _classifier(options: argparse.Namespace) -> int:
 
 
 def measure(classifier: Classifier, replies: Sequence[LabelledReply]) -> dict[str, Any]:
-    """Agreement with the labels: everything, by source, by language (`evaluation.classification`)."""
-    from safeladder.evaluation.classification import Judgement, classification_report
-    from safeladder.verifiers.classifier import UNSAFE, TrainedVerifier
+    """Agreement with the labels: everything, by source, by language (`evaluation.classification`).
 
-    rows = TrainedVerifier(classifier).rows([classifier.prompt(reply.conversation) for reply in replies])
-    judgements = [
+    Where replies have images, `pictured` holds the measures over these replies, `blanked` those of the same replies
+    with every image black: a judge that decides by the words alone scores the same in both.
+    """
+    from safeladder.evaluation.classification import classification_report
+    from safeladder.verifiers.classifier import UNSAFE
+
+    def report(judgements: list[Judgement]) -> dict[str, Any]:
+        return classification_report(judgements, classifier.labels, positive=UNSAFE)
+
+    judgements = _judgements(classifier, replies, [reply.conversation for reply in replies])
+    found = report(judgements)
+    pictured = [number for number, reply in enumerate(replies) if reply.sample.images]
+    if pictured:
+        shown = [replies[number] for number in pictured]
+        blank = _judgements(classifier, shown, [blanked(reply.conversation) for reply in shown])
+        found["pictured"] = report([judgements[number] for number in pictured])["all"]
+        found["blanked"] = report(blank)["all"]
+    return found
+
+
+def _judgements(
+    classifier: Classifier, replies: Sequence[LabelledReply], conversations: Sequence[Sample]
+) -> list[Judgement]:
+    from safeladder.evaluation.classification import Judgement
+    from safeladder.verifiers.classifier import TrainedVerifier
+
+    rows = TrainedVerifier(classifier).rows([classifier.prompt(conversation) for conversation in conversations])
+    return [
         Judgement(
             label=reply.label,
             probabilities=tuple(row),
@@ -157,7 +185,23 @@ def measure(classifier: Classifier, replies: Sequence[LabelledReply]) -> dict[st
         )
         for reply, row in zip(replies, rows, strict=True)
     ]
-    return classification_report(judgements, classifier.labels, positive=UNSAFE)
+
+
+def blanked(sample: Sample) -> Sample:
+    """The sample with every image black and of its own size."""
+    from PIL import Image
+
+    from safeladder.models.pixels import load_rgb
+    from safeladder.types import Part
+
+    def blank(part: Part) -> Part:
+        if part.image is None:
+            return part
+        height, width = load_rgb(part.image, sample.id).shape[:2]
+        return Part(image=Image.new("RGB", (width, height)))
+
+    messages = tuple(replace(message, parts=tuple(map(blank, message.parts))) for message in sample.messages)
+    return replace(sample, messages=messages)
 
 
 def _replies(options: argparse.Namespace) -> tuple[list[LabelledReply], list[LabelledReply], str]:
@@ -206,6 +250,7 @@ class _Lines:
 
 def _text(report: dict[str, Any]) -> str:
     slices = {"all": report["all"], **report["by_source"], **report["by_language"]}
+    slices |= {name: report[key] for key, name in _IMAGES.items() if key in report}
     lines = [f"{'held out':14}  {'n':>5}  {'accuracy':>19}  {'F1 unsafe':>19}  {'AUC unsafe':>19}  {'ECE':>5}"]
     for name, row in slices.items():
         cells = "  ".join(f"{_interval(row[key]):>19}" for key in ("accuracy", "f1", "auc"))

@@ -6,13 +6,14 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safeladder.config import Optimizer
 from safeladder.config.rungs import Supervised
 from safeladder.data.content import language_of
-from safeladder.data.samples import SHOWN_ERRORS, _lines, _parse, _Reader
+from safeladder.data.samples import RowReader, read_rows
 from safeladder.models.load import freeze_vision
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.training.parallel import Parallel, Replicated
@@ -62,31 +63,11 @@ def read_labelled(path: str | os.PathLike[str]) -> list[LabelledReply]:
     Raises:
         SafeladderError: the file is missing or empty, or any row is malformed; up to 10 rows are named.
     """
-    file = Path(path)
-    reader = _Reader(Path(os.path.abspath(file.parent)), file.stem, list(VALUES), ResponseFormat(), {})
-    replies: list[LabelledReply] = []
-    errors: list[str] = []
-    first_line: dict[str, int] = {}
-    for number, line in _lines(file):
-        try:
-            reply = _labelled(reader, _parse(line), number)
-            if reply.sample.id in first_line:
-                raise SafeladderError(f"duplicate id {reply.sample.id!r} (first on line {first_line[reply.sample.id]})")
-        except SafeladderError as error:
-            errors.append(f"line {number}: {error}")
-            continue
-        first_line[reply.sample.id] = number
-        replies.append(reply)
-    if errors:
-        more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-        total = f"{len(errors)} of {len(errors) + len(replies)} rows malformed"
-        raise SafeladderError(f"{file}: {total}: {'; '.join(errors[:SHOWN_ERRORS])}{more}")
-    if not replies:
-        raise SafeladderError(f"{file} holds no rows")
-    return replies
+    reader = RowReader(path, labels=list(VALUES), format=ResponseFormat())
+    return read_rows(path, partial(_labelled, reader), lambda reply: reply.sample.id)
 
 
-def _labelled(reader: _Reader, row: dict[str, Any], number: int) -> LabelledReply:
+def _labelled(reader: RowReader, row: dict[str, Any], number: int) -> LabelledReply:
     response = row.pop("response", None)
     if not isinstance(response, str):
         raise SafeladderError(f"response must be text, found {type(response).__name__}")
