@@ -1,0 +1,435 @@
+// The editor page: state, and what the user's actions do to it.
+
+import { Problem, Server } from "./api.js";
+import { $, Announcer, arrows, el } from "./dom.js";
+import { chosen, offer, restore, wireImages, written } from "./form.js";
+import { History, storage } from "./history.js";
+import { clearNotice, complain, notice } from "./notices.js";
+import { addRung, addText, addTurn, incomplete, showDiff, showFacts, showState, showSteps, showVersion, title } from "./reply.js";
+
+const RECONNECT = 5000;
+const KEY = "safeladder.key";
+const THEME = "safeladder.theme";
+
+const [lasting, passing] = [storage("localStorage"), storage("sessionStorage")];
+const server = new Server();
+const history = new History(lasting);
+const announcer = new Announcer($("live"));
+const drafts = new Map();
+/* Version id -> step number -> text that was not sent. */
+let models = [];
+let current = null;
+let running = null;
+/* The AbortController of the reply that is streaming. */
+
+// Server -----------------------------------------------------------------------------------------------------------
+
+async function connect({ quietly = false } = {}) {
+  try {
+    models = await server.models();
+  } catch (problem) {
+    health(problem.kind === "key" ? "key wanted" : "not reachable", "gone");
+    if (problem.kind === "key") askForKey(connect);
+    else {
+      if (!quietly) notice(problem.kind, { said: problem.message, again: connect });
+      setTimeout(() => connect({ quietly: true }), RECONNECT);
+    }
+    return;
+  }
+  if (["gone", "key"].includes($("notice").dataset.kind)) clearNotice();
+  health("ready", "ready");
+  const before = $("model").value;
+  $("model").replaceChildren(...models.map(({ id }) => el("option", { value: id }, id)));
+  if (models.some(({ id }) => id === before)) $("model").value = before;
+  $("model").disabled = models.length < 2;
+  offer(served());
+  if (current) show(current);
+}
+
+function health(text, state) {
+  $("health").textContent = text;
+  $("health").dataset.state = state;
+}
+
+function served() {
+  return (models.find(({ id }) => id === $("model").value) ?? models[0])?.safeladder;
+}
+
+function askForKey(then) {
+  $("key").value = server.key;
+  $("key-why").textContent = server.key
+    ? "The server does not take this key."
+    : "Sent to this server only, and forgotten when the tab closes.";
+  $("key-dialog").onclose = () => {
+    if ($("key-dialog").returnValue !== "use") {
+      notice("key", { again: () => askForKey(then) });
+      return;
+    }
+    server.key = $("key").value.trim();
+    passing.setItem(KEY, server.key);
+    clearNotice();
+    then();
+  };
+  openDialog("key-dialog");
+}
+
+/** Opens a dialog that has said nothing yet. */
+function openDialog(id) {
+  if ($(id).open) return;
+  $(id).returnValue = "";
+  $(id).showModal();
+}
+
+// Asking and editing -----------------------------------------------------------------------------------------------
+
+function ask() {
+  const asked = written();
+  if (!asked || running || !ready()) return;
+  const version = create({ kind: "ask", parent: null, ...asked });
+  run(version, "v1/chat/completions", { ...sampling(version), messages: messagesOf(version) }, ask);
+}
+
+function edit(parent, step, text, mode, remember) {
+  const options = chosen();
+  if (!options || running || !ready()) return;
+  if (text === step.text.trim() && mode === "re-answer") remember = false;
+  const { question, images } = parent;
+  const version = create({
+    kind: mode,
+    parent: parent.id,
+    question,
+    images,
+    options: { ...options, search: false, edits: false },
+    edit: { step: step.step, before: step.text, text },
+  });
+  const body = { messages: messagesOf(parent), reasoning: parent.reasoning, step: step.step, text, mode, remember };
+  const again = () => {
+    show(parent);
+    edit(parent, step, text, mode, remember);
+  };
+  run(version, "v1/safeladder/edit", { ...sampling(version), ...body }, again);
+}
+
+function ready() {
+  if (!models.length) complain("The server is not reachable yet.");
+  return models.length > 0;
+}
+
+function create(fields) {
+  return {
+    id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`,
+    created: Date.now(),
+    model: $("model").value,
+    state: "running",
+    reasoning: "",
+    answer: "",
+    steps: null,
+    answerScores: null,
+    trail: [],
+    turns: [],
+    report: null,
+    usage: null,
+    seconds: 0,
+    edit: null,
+    ...fields,
+  };
+}
+
+function sampling({ model, options }) {
+  const { temperature, tokens, seed, steer, search, edits } = options;
+  const body = { model, temperature, safeladder: { steer, search, edits, trail: true } };
+  if (tokens !== null) body.max_completion_tokens = tokens;
+  if (seed !== null) body.seed = seed;
+  return body;
+}
+
+function messagesOf({ question, images }) {
+  const pictures = images.map(({ url }) => ({ type: "image_url", image_url: { url } }));
+  return [{ role: "user", content: [...pictures, { type: "text", text: question }] }];
+}
+
+async function run(version, path, body, again) {
+  clearNotice();
+  const before = current;
+  const started = performance.now();
+  running = new AbortController();
+  history.put(version);
+  show(version);
+  busy(true);
+  if ($("work").getBoundingClientRect().top > innerHeight / 2) $("work").scrollIntoView();
+  announcer.say("Waiting for the reply.");
+  try {
+    version.usage = await server.stream(path, body, { signal: running.signal, onChoice: (choice) => take(version, choice) });
+    if (!version.report) throw new Problem("cut");
+    version.state = "done";
+  } catch (problem) {
+    failed(version, problem, before, again);
+  }
+  running = null;
+  busy(false);
+  version.seconds = (performance.now() - started) / 1000;
+  if (!history.get(version.id)) return;
+  if (version.edit && version.state === "done") drafts.get(version.parent)?.delete(version.edit.step);
+  history.put(version);
+  if (current === version) show(version);
+  else listVersions();
+  announcer.end([incomplete(version), version.answer ? `Answer: ${version.answer}` : ""].filter(Boolean).join(" "));
+  if (version.reasoning) await score(version);
+}
+
+/** Takes in what a chunk adds to a version. */
+function take(version, { delta, finish_reason: finish, safeladder }) {
+  const shown = current === version;
+  if (delta.reasoning_content) {
+    version.reasoning += delta.reasoning_content;
+    if (shown) addText("think-stream", delta.reasoning_content);
+    announcer.stream(delta.reasoning_content);
+  }
+  if (delta.content) {
+    version.answer += delta.content;
+    if (shown) addText("answer", delta.content);
+  }
+  if (finish) {
+    const { trail, search, ...report } = safeladder ?? {};
+    version.report = safeladder ? { ...report, finish, search: search && { ...search, turns: undefined } } : null;
+    version.trail = trail ?? version.trail;
+    version.turns = search?.turns ?? version.turns;
+  } else {
+    if (safeladder?.step) {
+      version.trail.push(safeladder.step);
+      if (shown) addRung(version, safeladder.step);
+    }
+    if (safeladder?.turn) {
+      version.turns.push(safeladder.turn);
+      if (shown) addTurn(version, safeladder.turn);
+    }
+  }
+  if (shown) showState(version);
+}
+
+function failed(version, problem, before, again) {
+  version.state = problem.kind === "stopped" ? "stopped" : "failed";
+  const something = version.reasoning || version.answer || version.turns.length;
+  if (!something) {
+    history.remove(version.id);
+    if (current === version) before && history.get(before.id) ? show(before) : showNothing();
+  }
+  if (problem.kind === "stopped") announcer.say("Stopped.");
+  else if (problem.kind === "key") askForKey(again);
+  else notice(problem.kind, { said: problem.message, retryAfter: problem.retryAfter, again });
+  if (problem.kind === "gone") {
+    health("not reachable", "gone");
+    setTimeout(() => connect({ quietly: true }), RECONNECT);
+  }
+}
+
+/** Has the server split a version's reasoning and score the steps. */
+async function score(version) {
+  if (missing(version)) return;
+  const body = { model: version.model, messages: messagesOf(version), reasoning: version.reasoning };
+  if (version.state === "done" && version.answer) body.answer = version.answer;
+  try {
+    const { steps, answer } = await server.steps(body);
+    version.steps = steps;
+    version.answerScores = answer;
+  } catch (problem) {
+    notice("steps", { said: problem.message, again: () => score(version), mild: true });
+    return;
+  }
+  if (!history.get(version.id)) return;
+  history.put(version);
+  if (current === version) steps(version);
+}
+
+/** Why a version cannot be worked on; empty where it can. An image that was not kept may not be left out silently. */
+function missing(version) {
+  return version.images.some((image) => !image.url)
+    ? "The image of this question was too large to be kept. Add it again and ask anew to edit the steps."
+    : "";
+}
+
+// Showing ----------------------------------------------------------------------------------------------------------
+
+function show(version) {
+  current = version;
+  showVersion(version, draftsOf(version), handlersOf(version));
+  view("reply");
+  listVersions();
+}
+
+function steps(version) {
+  showSteps(version, draftsOf(version), handlersOf(version));
+  showFacts(version);
+}
+
+function handlersOf(version) {
+  return {
+    act: (step, text, mode, remember) => edit(version, step, text, mode, remember),
+    may: missing(version),
+    remembers: Boolean(served()?.edits),
+  };
+}
+
+function draftsOf(version) {
+  if (!drafts.has(version.id)) drafts.set(version.id, new Map());
+  return drafts.get(version.id);
+}
+
+function showNothing() {
+  current = null;
+  $("version").hidden = true;
+  $("empty").hidden = false;
+  listVersions();
+}
+
+/** "reply" or "diff". */
+function view(which) {
+  const others = history.versions.filter((v) => v !== current && v.question === current.question);
+  const byDefault = history.get(current.parent) ?? others.findLast((v) => v.created < current.created) ?? others[0];
+  const diffing = which === "diff" && Boolean(byDefault);
+  $("show-diff").disabled = !byDefault;
+  $("show-diff").title = byDefault ? "" : "There is no other version of this question yet";
+  $("show-reply").ariaPressed = String(!diffing);
+  $("show-diff").ariaPressed = String(diffing);
+  $("reply").hidden = diffing;
+  for (const id of ["diff", "against", "against-label"]) $(id).hidden = !diffing;
+  if (!diffing) return;
+  $("against").replaceChildren(...others.map((v) => el("option", { value: v.id, selected: v === byDefault }, `${title(v)}, ${clock(v)}`)));
+  showDiff(current, byDefault);
+}
+
+function clock({ created }) {
+  return new Date(created).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+}
+
+function listVersions() {
+  const items = history.tree().map(({ version, depth }) =>
+    el(
+      "li",
+      { "data-depth": depth, "--depth": Math.min(depth, 6) },
+      el(
+        "button",
+        { type: "button", "aria-current": version === current ? "true" : null, onclick: () => show(version), "data-id": version.id },
+        el("span", { class: "title", dir: "auto" }, version.parent ? title(version) : version.question),
+        el("span", { class: "what" }, clock(version), flag(version)),
+      ),
+    ),
+  );
+  $("versions").replaceChildren(...items);
+  $("clear").hidden = !items.length;
+  $("history-hint").textContent = history.kept
+    ? "Every reply and every edit of it stays here, in this browser only."
+    : "The browser’s storage is full: some versions or images will be gone when the page is loaded again.";
+}
+
+function flag(version) {
+  if (version.state === "running") return el("span", {}, "running");
+  if (version.state === "stopped" || version.state === "failed") return el("span", { class: "flag" }, version.state === "stopped" ? "stopped" : "broken off");
+  return version.report?.unscored ? el("span", { class: "flag" }, version.report.unscored.replaceAll("-", " ")) : null;
+}
+
+function busy(is) {
+  $("send").disabled = is;
+  $("stop").hidden = !is;
+}
+
+// Wiring -----------------------------------------------------------------------------------------------------------
+
+function stop() {
+  running?.abort();
+}
+
+function toggleDiff() {
+  if (current && !$("show-diff").disabled) view($("diff").hidden ? "diff" : "reply");
+}
+
+function neighbour(by) {
+  const order = history.tree().map(({ version }) => version);
+  const next = order[order.indexOf(current) + by];
+  if (next) show(next);
+}
+
+function shortcuts(event) {
+  if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if (event.key === "Escape" && running) {
+    stop();
+    return;
+  }
+  const writing = event.target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select");
+  if (writing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const actions = {
+    "/": () => $("question").focus(),
+    "?": () => openDialog("help-dialog"),
+    d: toggleDiff,
+    "[": () => neighbour(-1),
+    "]": () => neighbour(1),
+  };
+  const step = /^[1-9]$/.test(event.key) && $("steps").querySelector(`[data-step="${event.key}"] :is(.edit, textarea)`);
+  if (!actions[event.key] && !step) return;
+  event.preventDefault();
+  if (step) step.focus();
+  else actions[event.key]();
+}
+
+function wire() {
+  $("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
+  $("ask").noValidate = true;
+  $("question").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      ask();
+    }
+  });
+  $("stop").addEventListener("click", stop);
+  $("dismiss").addEventListener("click", clearNotice);
+  $("rescore").addEventListener("click", () => current && score(current));
+  $("again").addEventListener("click", () => {
+    restore(current);
+    $("question").focus();
+  });
+  $("show-reply").addEventListener("click", () => view("reply"));
+  $("show-diff").addEventListener("click", () => view("diff"));
+  $("against").addEventListener("change", () => showDiff(current, history.get($("against").value)));
+  $("model").addEventListener("change", () => offer(served()));
+  $("open-key").addEventListener("click", () => askForKey(connect));
+  $("open-help").addEventListener("click", () => openDialog("help-dialog"));
+  $("clear").addEventListener("click", () => openDialog("clear-dialog"));
+  $("clear-dialog").addEventListener("close", () => {
+    if ($("clear-dialog").returnValue !== "clear") return;
+    stop();
+    history.clear();
+    drafts.clear();
+    showNothing();
+    announcer.say("All versions are cleared.");
+  });
+  document.addEventListener("keydown", shortcuts);
+  arrows($("steps"), ".edit");
+  arrows($("versions"), "button");
+  wireImages();
+  wireTheme();
+}
+
+function wireTheme() {
+  const root = document.documentElement;
+  const radio = document.querySelector(`[name=theme][value=${root.dataset.theme ?? "auto"}]`);
+  radio.checked = true;
+  $("theme").addEventListener("change", ({ target }) => {
+    if (target.value === "auto") {
+      delete root.dataset.theme;
+      lasting.removeItem(THEME);
+    } else {
+      root.dataset.theme = target.value;
+      lasting.setItem(THEME, target.value);
+    }
+  });
+}
+
+wire();
+server.key = passing.getItem(KEY) ?? "";
+const newest = history.tree()[0]?.version;
+if (newest) show(newest);
+else showNothing();
+connect();

@@ -1,0 +1,112 @@
+// The numbered steps of a reasoning: scores, and editing in place.
+
+import { el } from "./dom.js";
+
+const LOW = 0.5;
+
+/** A row of scores, {name: {value, label}}; what could not be judged is shown as such and never as a number. */
+export function scoreRow(scores) {
+  const names = Object.keys(scores ?? {});
+  if (!names.length) return null;
+  return el("div", { class: "scores" }, names.map((name) => score(name, scores[name])));
+}
+
+function score(name, { value, label }) {
+  if (value === null) {
+    return el("span", { class: "score unscored", title: label || "could not be judged" }, `${name} unscored`);
+  }
+  const low = value < LOW;
+  return el(
+    "span",
+    { class: low ? "score low" : "score", title: label },
+    `${name} ${value.toFixed(2)}`,
+    el("i", { "aria-hidden": "true", "--value": value }),
+    low ? el("span", { class: "hidden" }, "low") : null,
+  );
+}
+
+/**
+ * Items of the list of steps.
+ *
+ * `drafts` maps a step's number to its unsent text, an open editor each. `act(step, text, mode)` sends an edit;
+ * `may` says why editing is not possible, or is empty.
+ */
+export function stepItems(version, drafts, { act, may, remembers }) {
+  return version.steps.map((step) => stepItem(step, version, drafts, { act, may, remembers }));
+}
+
+function stepItem(step, version, drafts, handlers) {
+  const changed = version.edit?.step === step.step;
+  const item = el("li", { class: changed ? "step changed" : "step", "data-step": step.step });
+  const number = el("span", { class: "number", "aria-hidden": "true" }, String(step.step));
+
+  const read = () => {
+    const edit = el(
+      "button",
+      {
+        type: "button",
+        class: "edit plain",
+        "aria-label": `Edit step ${step.step}`,
+        title: handlers.may || null,
+        onclick: () => {
+          drafts.set(step.step, step.text.trim());
+          write().focus();
+        },
+      },
+      "Edit",
+    );
+    const text = el("p", { class: "text", dir: "auto" }, step.text.trim(), changed ? el("span", { class: "tag" }, "edited") : null);
+    item.replaceChildren(number, el("div", {}, text, scoreRow(step.scores)), edit);
+    return edit;
+  };
+
+  const write = () => {
+    const area = el("textarea", {
+      rows: 3,
+      value: drafts.get(step.step),
+      dir: "auto",
+      "aria-label": `Step ${step.step}`,
+      oninput: () => drafts.set(step.step, area.value),
+      onkeydown: (event) => {
+        if (event.key === "Escape") {
+          event.stopPropagation();
+          back();
+        } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+          event.preventDefault();
+          event.stopPropagation();
+          send(event.shiftKey ? "re-answer" : "continue");
+        }
+      },
+    });
+    const remember = el("input", { type: "checkbox" });
+    const send = (mode) => handlers.act(step, area.value.trim(), mode, handlers.remembers && remember.checked);
+    const back = () => {
+      drafts.delete(step.step);
+      read().focus();
+    };
+    const button = (label, title, onclick, kind = "") =>
+      el("button", { type: "button", class: kind, title, onclick, disabled: Boolean(handlers.may && kind !== "plain") }, label);
+    item.replaceChildren(
+      number,
+      el(
+        "div",
+        { class: "step-editor" },
+        area,
+        el(
+          "div",
+          { class: "row" },
+          button("Continue", "Keep the steps up to this one; the model writes the rest (Ctrl Enter)", () => send("continue"), "primary"),
+          button("Re-answer", "Keep all other steps; the model writes the answer only (Ctrl Shift Enter)", () => send("re-answer")),
+          button("Put back", "Esc", back, "plain"),
+          handlers.remembers ? el("label", {}, remember, " Remember this edit") : null,
+        ),
+        handlers.may ? el("p", { class: "quiet" }, handlers.may) : null,
+      ),
+    );
+    return area;
+  };
+
+  if (drafts.has(step.step)) write();
+  else read();
+  return item;
+}
