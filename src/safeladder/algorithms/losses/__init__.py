@@ -9,6 +9,7 @@ from safeladder.algorithms.losses.ppo_clip import ppo_clip
 from safeladder.algorithms.losses.reduce import LossOutput, Reduction, add_metrics, reduce
 from safeladder.algorithms.losses.reference_kl import add_reference_kl
 from safeladder.algorithms.losses.sft import sft
+from safeladder.algorithms.losses.tdpo import edited_tokens, segment_score, tdpo
 
 __all__ = [
     "LossOutput",
@@ -17,8 +18,11 @@ __all__ = [
     "add_reference_kl",
     "cpgd",
     "dpo",
+    "edited_tokens",
     "gspo",
     "ppo_clip",
     "reduce",
+    "segment_score",
     "sft",
+    "tdpo",
 ]
