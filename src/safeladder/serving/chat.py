@@ -323,7 +323,9 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
 def partial(text: str, marks: Sequence[str]) -> int:
     """How many characters at the end of `text` may be the beginning of a mark."""
     longest = min(len(text), max((len(mark) for mark in marks), default=1) - 1)
-    return next((n for n in range(longest, 0, -1) if any(mark.startswith(text[-n:]) for mark in marks)), 0)
+    return next(
+        (n for n in range(longest, 0, -1) if any(len(mark) > n and mark.startswith(text[-n:]) for mark in marks)), 0
+    )
 
 
 def logprobs_of(pieces: Sequence[Piece], token_text: Callable[[int], str]) -> api.Logprobs:
