@@ -14,13 +14,30 @@ Proposed steps are configured, not sampled; `Trail` says where they entered and 
 
 from __future__ import annotations
 
+import math
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
+from safeladder.rollout.local import LocalEngine
+from safeladder.rollout.prefix import PrefixEngine
 from safeladder.steering.routing import Router
-from safeladder.steering.values import ValueModel
-from safeladder.types import Completion, Engine, Sample, SamplingParams
+from safeladder.steering.values import Query, ValueModel, score_all
+from safeladder.types import (
+    Completion,
+    Engine,
+    GenerationRequest,
+    SafeladderError,
+    Sample,
+    SamplingParams,
+    StopReason,
+)
+
+EVERY_LANGUAGE = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +68,30 @@ class GuidanceConfig:
     completions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     open_tag: str = "<think>"
     close_tag: str = "</think>"
+
+    def __post_init__(self) -> None:
+        for name, least in (("candidates", 1), ("step_tokens", 1), ("backtracks", 0), ("proposals", 0)):
+            if getattr(self, name) < least:
+                raise SafeladderError(f"{name}: {getattr(self, name)} is too small, at least {least} is needed")
+        for name, most in (("gamma", math.inf), ("temperature", math.inf), ("floor", 1.0)):
+            if not (0 <= getattr(self, name) <= most and math.isfinite(getattr(self, name))):
+                raise SafeladderError(f"{name}: {getattr(self, name)} is not between 0 and {most}")
+
+    @classmethod
+    def of_json(cls, row: Mapping[str, Any], where: str) -> GuidanceConfig:
+        """The inverse of `dataclasses.asdict` after a way through JSON.
+
+        Raises:
+            SafeladderError: an unknown key, or a value out of range.
+        """
+        unknown = sorted(row.keys() - {f.name for f in fields(cls)})
+        if unknown:
+            raise SafeladderError(f"{where}: unknown key {unknown[0]!r}")
+        texts = {
+            name: {language: tuple(found) for language, found in row.get(name, {}).items()}
+            for name in ("reminders", "completions")
+        }
+        return cls(**{**row, **texts})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,21 +165,100 @@ class GuidedResult:
 OnStep = Callable[[TrailStep], None]
 
 
+_STOPS = (".", "!", "?", "\n", "。", "！", "？")
+_EXTENSIONS = 4
+"""A step that only seems to end (the point of a number, a list's bare mark) goes on this many times at most."""
+
+
+def ends_step(text: str) -> bool:
+    """Whether text certainly ends a step, by the rules of `steps.split_steps`: a line break or a sentence's end, after
+    at least one word. A full stop right after a digit may be a number's: not certain."""
+    core = text.rstrip()
+    if not any(c.isalnum() for c in core):
+        return False
+    if "\n" in text[len(core) :] or core[-1] in "!?。！？":
+        return True
+    return core.endswith(".") and not core[-2:-1].isdigit()
+
+
+def step_ends(decode: Callable[[Sequence[int]], str], token_ids: Sequence[int]) -> list[int]:
+    """Where the steps of sampled ids end, the end of all included: the units that guided decoding would sample."""
+    ends, start = [], 0
+    for at in range(1, len(token_ids)):
+        if ends_step(decode(token_ids[start:at])):
+            ends.append(at)
+            start = at
+    return [*ends, len(token_ids)] if token_ids else []
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A proposed step as token ids; `ends` where it ends the reply (the end token is its last)."""
+
+    token_ids: tuple[int, ...]
+    ends: bool
+
+
+class Proposer:
+    """Renders configured texts as steps that may follow what was said so far."""
+
+    def __init__(self, config: GuidanceConfig, tokenizer: Any) -> None:
+        self.config, self.tokenizer = config, tokenizer
+
+    def steps(self, language: str, said: str) -> list[Proposal]:
+        """Reminders and completions for a reply that is still thinking; none once it answers.
+
+        Where nothing was thought, a completion follows a reminder: a reply without reasoning would be malformed.
+        """
+        config = self.config
+        if config.close_tag in said:
+            return []
+        reminders, completions = (
+            texts.get(language, texts.get(EVERY_LANGUAGE, ())) for texts in (config.reminders, config.completions)
+        )
+        begun = bool(said.replace(config.open_tag, "", 1).strip())
+        opening = "" if begun else f"{config.open_tag} "
+        found = [self._step(f"{opening or ' '}{text}", ends=False) for text in reminders]
+        thoughts = [""] if begun else [f"{opening}{text}" for text in reminders]
+        found += [
+            self._step(f"{thought}{config.close_tag} {text}", ends=True) for thought in thoughts for text in completions
+        ]
+        return found
+
+    def _step(self, text: str, *, ends: bool) -> Proposal:
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return Proposal((*ids, int(self.tokenizer.eos_token_id)) if ends else ids, ends)
+
+
 class GuidedDecoder:
-    """Guided decoding of single-turn replies on any engine.
+    """Guided decoding of single-turn replies on any engine. Several threads may call; they take turns.
 
     Args:
         engine: samples; a `rollout.prefix.PrefixEngine` runs no position twice.
         values: the value models; their names are those of the routing weights.
         router: chooses the weights by the prompt.
         config: how to decode.
+        tokenizer: writes proposed steps; needed where the config has any.
+
+    Raises:
+        SafeladderError: the config proposes steps and there is no tokenizer.
     """
 
     def __init__(
-        self, engine: Engine, values: Sequence[ValueModel], router: Router, config: GuidanceConfig | None = None
+        self,
+        engine: Engine,
+        values: Sequence[ValueModel],
+        router: Router,
+        config: GuidanceConfig | None = None,
+        *,
+        tokenizer: Any = None,
     ) -> None:
         self.engine, self.values, self.router = engine, tuple(values), router
         self.config = config or GuidanceConfig()
+        if tokenizer is None and (self.config.reminders or self.config.completions):
+            raise SafeladderError("proposed steps need the policy's tokenizer")
+        self._proposer = None if tokenizer is None else Proposer(self.config, tokenizer)
+        self._turn = threading.Lock()
 
     def generate(
         self, sample: Sample, params: SamplingParams, *, seed: int, on_step: OnStep | None = None
@@ -149,14 +269,315 @@ class GuidedDecoder:
         Raises:
             SafeladderError: the prompt and the budget exceed the model's context.
         """
-        raise NotImplementedError
+        hear = None if on_step is None else lambda _, step: on_step(step)
+        return self.generate_many([sample], params, seed=seed, on_step=hear)[0]
+
+    def generate_many(
+        self,
+        samples: Sequence[Sample],
+        params: SamplingParams,
+        *,
+        seed: int,
+        on_step: Callable[[int, TrailStep], None] | None = None,
+    ) -> list[GuidedResult]:
+        """One guided reply a sample, in order, decoded side by side; each is what `generate` would give.
+
+        Sample ids must differ. `on_step` is told the number of the sample with every decision.
+        """
+        with self._turn:
+            started, before = time.perf_counter(), self._positions()
+            weights = self.router.route(samples)
+            replies = [
+                _Reply(s, self.engine.prompt_ids(s), w, params.max_new_tokens)
+                for s, w in zip(samples, weights, strict=True)
+            ]
+            round_ = 0
+            while live := [(i, r) for i, r in enumerate(replies) if not r.done]:
+                sampled = self._sample([r for _, r in live], seed + 7919 * round_)
+                for (i, _), step in zip(live, self._decide([r for _, r in live], sampled), strict=True):
+                    if on_step is not None:
+                        on_step(i, step)
+                round_ += 1
+            seconds = (time.perf_counter() - started) / max(1, len(samples))
+            run = None if before is None else round((self._positions() - before) / max(1, len(samples)))
+            return [r.result(self.engine, seconds, run) for r in replies]
+
+    def _positions(self) -> Any:
+        return getattr(self.engine, "positions", None)
+
+    def _sample(self, replies: Sequence[_Reply], seed: int) -> list[list[_Step]]:
+        """The distinct next steps of every reply, the likeliest one first."""
+        config = self.config
+        steps: list[list[_Step]] = [[] for _ in replies]
+        likeliest = [(0.0, 1)] if config.temperature else []
+        ways = [*likeliest, (config.temperature, config.candidates - len(likeliest))]
+        for temperature, n in ways:
+            if n == 0:
+                continue
+            for group, found in zip(
+                steps, self._continue(replies, [()] * len(replies), temperature, n, seed), strict=True
+            ):
+                group += found
+        for extension in range(1, _EXTENSIONS + 1):
+            open_ = [(i, j) for i, group in enumerate(steps) for j, step in enumerate(group) if not step.whole]
+            if not open_:
+                break
+            rest = self._continue(
+                [replies[i] for i, _ in open_],
+                [steps[i][j].token_ids for i, j in open_],
+                config.temperature,
+                1,
+                seed + 104729 * extension,
+            )
+            for (i, j), (more,) in zip(open_, rest, strict=True):
+                steps[i][j] = steps[i][j].joined(more, self.engine.decode)
+        distinct = []
+        for group in steps:
+            counts = Counter(step.token_ids for step in group)
+            unique = {step.token_ids: step for step in reversed(group)}
+            distinct.append([replace(unique[ids], count=n) for ids, n in counts.items()])
+        return distinct
+
+    def _continue(
+        self,
+        replies: Sequence[_Reply],
+        begun: Sequence[tuple[int, ...]],
+        temperature: float,
+        n: int,
+        seed: int,
+    ) -> list[list[_Step]]:
+        """`n` continuations of every reply's context and what has `begun` after it, up to where a step may end."""
+        found: list[list[_Step]] = [[] for _ in replies]
+        rooms = [min(self.config.step_tokens, r.room) - len(b) for r, b in zip(replies, begun, strict=True)]
+        for room in sorted(set(rooms)):
+            places = [i for i, other in enumerate(rooms) if other == room]
+            if room < 1:  # the step has taken all it may
+                for i in places:
+                    found[i] = [_Step((), (), "", StopReason.LENGTH, True)] * n
+                continue
+            requests = [
+                GenerationRequest(sample=replies[i].sample, prompt_ids=(*replies[i].context, *begun[i])) for i in places
+            ]
+            params = SamplingParams(max_new_tokens=room, temperature=temperature, n=n, stop=_STOPS)
+            for i, completions in zip(places, self.engine.generate(requests, params, seed=seed), strict=True):
+                for completion in completions:
+                    replies[i].generated += len(completion.token_ids)
+                    found[i].append(_Step.of(completion, self.engine.decode))
+            for reply in {id(replies[i]): replies[i] for i in places}.values():
+                reply.calls += 1
+        return found
+
+    def _decide(self, replies: Sequence[_Reply], sampled: Sequence[list[_Step]]) -> list[TrailStep]:
+        """Keep a step of every reply, or go back."""
+        config = self.config
+        steps = [[s for s in group if (r.depth_key, s.token_ids) not in r.rejected] or group
+                 for r, group in zip(replies, sampled, strict=True)]  # fmt: skip
+        judged = self._judge(replies, steps)
+        hopeless = [i for i, found in enumerate(judged) if max(c.value for c in found) < config.floor]
+        proposing = []
+        for i in hopeless:
+            reply = replies[i]
+            if reply.backtracks < config.backtracks:
+                continue
+            if self._proposer is not None and reply.proposals < config.proposals:
+                proposed = self._propose(reply)
+                if proposed:
+                    reply.proposals += 1
+                    steps[i] = [*steps[i], *proposed]
+                    proposing.append(i)
+        if proposing:
+            again = self._judge([replies[i] for i in proposing], [steps[i] for i in proposing])
+            for i, found in zip(proposing, again, strict=True):
+                judged[i] = found
+        decisions = []
+        for i, (reply, found) in enumerate(zip(replies, judged, strict=True)):
+            back = i in hopeless and reply.backtracks < config.backtracks
+            best = max(range(len(found)), key=lambda j: found[j].score)
+            step = TrailStep(
+                depth=len(reply.kept),
+                action="backtrack" if back else "keep",
+                chosen=None if back else best,
+                weights=reply.weights,
+                candidates=tuple(found),
+            )
+            reply.trail.append(step)
+            if back:
+                reply.go_back(steps[i])
+            else:
+                reply.keep(steps[i][best])
+            decisions.append(step)
+        return decisions
+
+    def _propose(self, reply: _Reply) -> list[_Step]:
+        assert self._proposer is not None
+        said = self.engine.decode(reply.said)
+        fitting = [p for p in self._proposer.steps(reply.sample.language, said) if len(p.token_ids) <= reply.room]
+        if not fitting:
+            return []
+        reply.proposed_tokens += sum(len(p.token_ids) for p in fitting)
+        logprobs: list[tuple[float, ...] | None] = [None] * len(fitting)
+        if isinstance(self.engine, PrefixEngine):
+            requests = [
+                GenerationRequest(sample=reply.sample, prompt_ids=(*reply.context, *p.token_ids)) for p in fitting
+            ]
+            logprobs = [found.logprobs for found in self.engine.passes(requests, [len(p.token_ids) for p in fitting])]
+        return [
+            _Step(
+                p.token_ids,
+                (-math.inf,) * len(p.token_ids) if found is None else found,
+                self.engine.decode(p.token_ids),
+                StopReason.EOS if p.ends else StopReason.STOP,
+                True,
+                source="proposed",
+                count=0,
+            )
+            for p, found in zip(fitting, logprobs, strict=True)
+        ]
+
+    def _judge(self, replies: Sequence[_Reply], steps: Sequence[Sequence[_Step]]) -> list[list[Candidate]]:
+        queries = [
+            Query(r.sample, r.context, tuple(s.token_ids for s in group))
+            for r, group in zip(replies, steps, strict=True)
+        ]
+        columns = {model.name: score_all(model, queries) for model in self.values}
+        judged = []
+        for i, (reply, group) in enumerate(zip(replies, steps, strict=True)):
+            means = [step.mean_logprob for step in group]
+            known = [m for m in means if m is not None]
+            least = min(known) if known else 0.0
+            found = []
+            for j, step in enumerate(group):
+                values = {name: column[i][j] for name, column in columns.items()}
+                value = sum(reply.weights.get(name, 0.0) * v for name, v in values.items())
+                mean = means[j]
+                # What the engine cannot tell the likelihood of counts as no likelier than anything sampled.
+                score = value + self.config.gamma * (least if mean is None else mean)
+                found.append(
+                    Candidate(
+                        text=step.text,
+                        token_ids=step.token_ids,
+                        source=step.source,
+                        count=step.count,
+                        mean_logprob=mean,
+                        values=values,
+                        value=value,
+                        score=score,
+                        ends=step.reason is StopReason.EOS,
+                    )
+                )
+            judged.append(found)
+        return judged
 
 
-def load_guidance(folder: str, engine: Engine) -> GuidedDecoder:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A next step. `whole` unless it only seems to have ended."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    reason: StopReason
+    whole: bool
+    source: str = "sampled"
+    count: int = 1
+
+    @classmethod
+    def of(cls, completion: Completion, decode: Callable[[Sequence[int]], str]) -> _Step:
+        text = decode(completion.token_ids)
+        whole = completion.stop_reason is not StopReason.STOP or ends_step(text)
+        return cls(completion.token_ids, completion.logprobs, text, completion.stop_reason, whole)
+
+    def joined(self, more: _Step, decode: Callable[[Sequence[int]], str]) -> _Step:
+        ids = (*self.token_ids, *more.token_ids)
+        text = decode(ids)
+        whole = more.reason is not StopReason.STOP or ends_step(text)
+        return _Step(ids, (*self.logprobs, *more.logprobs), text, more.reason, whole)
+
+    @property
+    def mean_logprob(self) -> float | None:
+        if not self.logprobs or -math.inf in self.logprobs:
+            return None
+        return math.fsum(self.logprobs) / len(self.logprobs)
+
+
+class _Reply:
+    """A reply that is being decoded."""
+
+    def __init__(self, sample: Sample, prompt_ids: tuple[int, ...], weights: Mapping[str, float], budget: int) -> None:
+        self.sample, self.prompt_ids, self.weights, self.budget = sample, prompt_ids, weights, budget
+        self.kept: list[_Step] = []
+        self.trail: list[TrailStep] = []
+        self.rejected: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+        self.backtracks = self.proposals = self.generated = self.proposed_tokens = self.calls = 0
+
+    @property
+    def said(self) -> tuple[int, ...]:
+        return tuple(token for step in self.kept for token in step.token_ids)
+
+    @property
+    def context(self) -> tuple[int, ...]:
+        return (*self.prompt_ids, *self.said)
+
+    @property
+    def depth_key(self) -> tuple[int, ...]:
+        return self.said
+
+    @property
+    def room(self) -> int:
+        return self.budget - len(self.said)
+
+    @property
+    def done(self) -> bool:
+        ended = bool(self.kept) and self.kept[-1].reason in (StopReason.EOS, StopReason.ERROR)
+        return ended or self.room < 1
+
+    def keep(self, step: _Step) -> None:
+        self.kept.append(step)
+
+    def go_back(self, steps: Sequence[_Step]) -> None:
+        """Drop the last kept step; neither it nor what was found hopeless after it is taken again."""
+        self.backtracks += 1
+        self.rejected.update((self.said, step.token_ids) for step in steps)
+        if self.kept:
+            last = self.kept.pop()
+            self.rejected.add((self.said, last.token_ids))
+
+    def result(self, engine: Engine, seconds: float, positions: int | None) -> GuidedResult:
+        last = self.kept[-1].reason
+        reason = last if last in (StopReason.EOS, StopReason.ERROR) else StopReason.LENGTH
+        said = self.said
+        return GuidedResult(
+            completion=Completion(
+                token_ids=said, logprobs=tuple(p for step in self.kept for p in step.logprobs), stop_reason=reason
+            ),
+            text=engine.decode(said),
+            trail=tuple(self.trail),
+            cost=Cost(
+                generated_tokens=self.generated,
+                proposed_tokens=self.proposed_tokens,
+                positions=positions,
+                calls=self.calls,
+                seconds=seconds,
+            ),
+        )
+
+
+def load_guidance(folder: str | Path, engine: LocalEngine) -> GuidedDecoder:
     """What `safeladder pvm train` wrote to `folder` (by default MODEL/steering/value-guidance), over an in-process
     engine of the same model.
 
     Raises:
         SafeladderError: no such guidance, or one that was trained on another model.
     """
-    raise NotImplementedError
+    from safeladder.steering.value_heads import HeadScorer, HeadValues, LearnedRouter, ValueHeads
+
+    heads, about = ValueHeads.load(folder)
+    if heads.hidden != engine.decoder.hidden_size:
+        raise SafeladderError(
+            f"{folder}: trained on a model of hidden size {heads.hidden}, this one has {engine.decoder.hidden_size}"
+        )
+    reader = engine if isinstance(engine, PrefixEngine) else PrefixEngine(engine)
+    scorer = HeadScorer(reader, heads)
+    values = [HeadValues(scorer, name) for name in heads.principles]
+    config = GuidanceConfig.of_json(about.get("config", {}), f"{folder}: config")
+    return GuidedDecoder(reader, values, LearnedRouter(scorer), config, tokenizer=engine.policy.tokenizer)

@@ -1,0 +1,190 @@
+"""Principled value models as small heads on the policy's own hidden states, and the router beside them.
+
+A context is described by two normalised last-layer states: that of the prompt's last token (what was asked) and that of
+the newest token (where the reply stands). One two-layer network a principle reads both and gives the logit of the
+chance that the finished reply is accepted; one more reads the first and gives the routing weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from safeladder.rollout.prefix import Pass
+from safeladder.steering.values import Query
+from safeladder.types import GenerationRequest, SafeladderError, Sample
+
+SETTINGS = "guidance.json"
+_WEIGHTS = "heads.safetensors"
+_FORMAT = 1
+_REMEMBERED = 50_000
+"""Contexts whose values are kept; all are dropped when there are more."""
+
+
+class Reader(Protocol):
+    """What runs contexts through the policy: a `PrefixEngine`."""
+
+    def prompt_ids(self, sample: Sample) -> tuple[int, ...]: ...
+
+    def passes(self, requests: Sequence[GenerationRequest], tails: Sequence[int] | None = None) -> list[Pass]: ...
+
+
+class ValueHeads(nn.Module):
+    """The networks. Weights are float32 whatever the policy's are.
+
+    Args:
+        hidden: the policy's hidden size.
+        principles: a value head each, in this order; the router weighs the same.
+        width: of the hidden layers.
+    """
+
+    mean: Tensor
+    """[2 hidden] of the states seen in training, and `scale`, their deviation: heads read standardised states."""
+    scale: Tensor
+
+    def __init__(self, hidden: int, principles: Sequence[str], *, width: int = 96, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.hidden, self.principles, self.width = hidden, tuple(principles), width
+        self.register_buffer("mean", torch.zeros(2 * hidden))
+        self.register_buffer("scale", torch.ones(2 * hidden))
+
+        def network(inputs: int, outputs: int) -> nn.Sequential:
+            layers = (nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, outputs))
+            return nn.Sequential(*layers)
+
+        self.values = nn.ModuleList(network(2 * hidden, 1) for _ in self.principles)
+        self.router = network(hidden, len(self.principles))
+
+    def forward(self, prompts: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the values and of the routing weights, both [n, principles], of `prompts` and `states` [n, hidden],
+        the states of the prompts' and of the contexts' last tokens."""
+        both = (torch.cat((prompts, states), dim=1) - self.mean) / self.scale
+        values = torch.cat([head(both) for head in self.values], dim=1)
+        return values, self.router(both[:, : self.hidden])
+
+    def save(self, folder: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
+        """Write the weights and, last, the settings that make the folder a guidance. Atomic."""
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        temporary = root / f".{_WEIGHTS}.{os.getpid()}.tmp"
+        save_file(weights, temporary)
+        os.replace(temporary, root / _WEIGHTS)
+        settings = {"format": _FORMAT, "hidden": self.hidden, "width": self.width, "principles": self.principles}
+        temporary = root / f".{SETTINGS}.{os.getpid()}.tmp"
+        temporary.write_text(
+            json.dumps({**settings, **about}, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        os.replace(temporary, root / SETTINGS)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> tuple[ValueHeads, dict[str, Any]]:
+        """Heads and what is known about them.
+
+        Raises:
+            SafeladderError: no such guidance, or a damaged one.
+        """
+        root = Path(folder)
+        if not (root / SETTINGS).is_file():
+            raise SafeladderError(f"{root} holds no value guidance ({SETTINGS}); make one with: safeladder pvm train")
+        try:
+            about = json.loads((root / SETTINGS).read_text(encoding="utf-8"))
+            if about["format"] != _FORMAT:
+                raise SafeladderError(f"{root / SETTINGS}: format {about['format']!r}, this version reads {_FORMAT}")
+            heads = cls(int(about["hidden"]), [str(name) for name in about["principles"]], width=int(about["width"]))
+            heads.load_state_dict(load_file(root / _WEIGHTS))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise SafeladderError(f"{root}: the value guidance cannot be read: {error}") from None
+        return heads.eval(), about
+
+
+class HeadScorer:
+    """Runs contexts through the policy and their states through the heads; what was run once is remembered."""
+
+    def __init__(self, reader: Reader, heads: ValueHeads) -> None:
+        self.reader, self.heads = reader, heads.eval()
+        self._prompts: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._values: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def forget(self) -> None:
+        """Drop what is remembered: samples may be told apart by id no longer, or the policy has new weights."""
+        self._prompts.clear()
+        self._values.clear()
+
+    def prompts(self, samples: Sequence[Sample]) -> Tensor:
+        """States [n, hidden] of the prompts' last tokens."""
+        keys = [(s.id, self.reader.prompt_ids(s)) for s in samples]
+        missing = {key: s for key, s in zip(keys, samples, strict=True) if key not in self._prompts}
+        requests = [GenerationRequest(sample=s, prompt_ids=ids) for (_, ids), s in missing.items()]
+        for key, found in zip(missing, self.reader.passes(requests) if requests else (), strict=True):
+            self._prompts[key] = found.state.cpu()
+        return torch.stack([self._prompts[key] for key in keys])
+
+    @torch.inference_mode()
+    def values(self, queries: Sequence[Query]) -> list[Tensor]:
+        """Values [candidates, principles] in [0, 1] of every query."""
+        if len(self._values) > _REMEMBERED:
+            self.forget()
+        wanted: dict[tuple[str, tuple[int, ...]], Sample] = {}
+        for query in queries:
+            for candidate in query.candidates:
+                key = (query.sample.id, (*query.prefix_ids, *candidate))
+                if key not in self._values:
+                    wanted[key] = query.sample
+        if wanted:
+            requests = [GenerationRequest(sample=sample, prompt_ids=ids) for (_, ids), sample in wanted.items()]
+            states = torch.stack([found.state.cpu() for found in self.reader.passes(requests)])
+            logits, _ = self.heads(self.prompts(list(wanted.values())), states)
+            self._values.update(zip(wanted, torch.sigmoid(logits), strict=True))
+        empty = torch.zeros(0, len(self.heads.principles))
+        return [
+            torch.stack([self._values[q.sample.id, (*q.prefix_ids, *c)] for c in q.candidates])
+            if q.candidates
+            else empty
+            for q in queries
+        ]
+
+    @torch.inference_mode()
+    def weights(self, samples: Sequence[Sample]) -> Tensor:
+        """Routing weights [n, principles], rows add up to 1."""
+        prompts = self.prompts(samples)
+        _, logits = self.heads(prompts, prompts)
+        return torch.softmax(logits, dim=1)
+
+
+class HeadValues:
+    """The value model of one principle; several of one scorer share its passes."""
+
+    def __init__(self, scorer: HeadScorer, principle: str) -> None:
+        self.scorer, self.principle = scorer, principle
+        self._column = scorer.heads.principles.index(principle)
+
+    @property
+    def name(self) -> str:
+        return self.principle
+
+    def score(self, sample: Sample, prefix_ids: Sequence[int], candidates: Sequence[Sequence[int]]) -> list[float]:
+        query = Query(sample, tuple(prefix_ids), tuple(tuple(c) for c in candidates))
+        return self.score_many([query])[0]
+
+    def score_many(self, queries: Sequence[Query]) -> list[list[float]]:
+        return [values[:, self._column].tolist() for values in self.scorer.values(queries)]
+
+
+class LearnedRouter:
+    """Routing weights by the router head."""
+
+    def __init__(self, scorer: HeadScorer) -> None:
+        self.scorer = scorer
+
+    def route(self, samples: Sequence[Sample]) -> list[dict[str, float]]:
+        names = self.scorer.heads.principles
+        return [dict(zip(names, row, strict=True)) for row in self.scorer.weights(samples).tolist()]

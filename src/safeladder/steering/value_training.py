@@ -1,0 +1,412 @@
+"""Training principled value models on Monte-Carlo step values.
+
+The value of a prefix is the share of the policy's own continuations of it that the verifiers of the prompt's principle
+accept (as Math-Shepherd, arXiv 2312.08935, estimates the worth of a step). Three sources give outcomes: whole replies,
+each of which is one outcome of every prefix it went through; a few more rollouts from prefixes on the way; and proposed
+steps put after prefixes of the reasoning. The loss is binary cross-entropy, every outcome counted once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from safeladder.rollout.parse import ResponseFormat
+from safeladder.rollout.prefix import PrefixEngine
+from safeladder.steering.guided import GuidanceConfig, Proposer, step_ends
+from safeladder.steering.value_heads import ValueHeads
+from safeladder.steering.values import accepted, principle_of
+from safeladder.types import GenerationRequest, Rollout, SafeladderError, Sample, SamplingParams, StopReason
+from safeladder.verifiers import Router
+
+Verdicts = Callable[[Sequence[Rollout]], list[bool | None]]
+"""Whether each finished reply is accepted; None = unscored."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """Of all rollouts from one prefix: how many were `accepted`, of how many that could be judged (`n`), and how many
+    could not. `ids` are the reply's tokens so far."""
+
+    ids: tuple[int, ...]
+    accepted: int
+    n: int
+    unscored: int = 0
+
+    @property
+    def value(self) -> float:
+        """The Monte-Carlo value; n must be above 0."""
+        return self.accepted / self.n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOutcomes:
+    """One prompt's prefixes and what became of them."""
+
+    sample_id: str
+    principle: str
+    label: str
+    prefixes: tuple[Outcomes, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sample_id": self.sample_id,
+            "principle": self.principle,
+            "label": self.label,
+            "prefixes": [[list(p.ids), p.accepted, p.n, p.unscored] for p in self.prefixes],
+        }
+
+    @classmethod
+    def of_json(cls, row: Mapping[str, Any]) -> PromptOutcomes:
+        return cls(
+            sample_id=row["sample_id"],
+            principle=row["principle"],
+            label=row["label"],
+            prefixes=tuple(
+                Outcomes(ids=tuple(ids), accepted=good, n=n, unscored=unscored)
+                for ids, good, n, unscored in row["prefixes"]
+            ),
+        )
+
+
+def verdicts_of(routers: Mapping[str, Router]) -> Verdicts:
+    """Acceptance by the verifiers of a sample's label: `routers["world"]` judges items of the world, `routers["rules"]`
+    every other. Of a label's row the format verifier is left out: what does not parse is not accepted anyway.
+
+    Raises (when called): SafeladderError on a label that has no row.
+    """
+
+    def judge(rollouts: Sequence[Rollout]) -> list[bool | None]:
+        found: list[bool | None] = [None] * len(rollouts)
+        for name, router in routers.items():
+            places = [i for i, r in enumerate(rollouts) if (r.sample.source == "world") == (name == "world")]
+            judged, _ = router.judge([rollouts[i] for i in places])
+            for i, rollout in zip(places, judged, strict=True):
+                found[i] = accepted([s for verifier, s in rollout.scores.items() if verifier != "format"])
+        return found
+
+    return judge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How many rollouts.
+
+    Attributes:
+        replies: whole replies a prompt.
+        branches: prefixes a prompt from which more are rolled out, and `branch_rollouts` from each.
+        proposed: prefixes a prompt after which every proposed step is tried.
+        max_new_tokens: of a reply.
+        batch: prompts rolled out, and stored, together.
+    """
+
+    replies: int = 8
+    branches: int = 2
+    branch_rollouts: int = 4
+    proposed: int = 2
+    max_new_tokens: int = 112
+    batch: int = 32
+
+
+def roll_out(
+    engine: PrefixEngine,
+    samples: Sequence[Sample],
+    judge: Verdicts,
+    config: GuidanceConfig,
+    plan: Plan,
+    *,
+    seed: int,
+) -> list[PromptOutcomes]:
+    """The prefixes of the samples' replies with their outcomes, in order."""
+    form = ResponseFormat(open_tag=config.open_tag, close_tag=config.close_tag)
+    proposer = Proposer(config, engine.policy.tokenizer)
+    trees: list[dict[tuple[int, ...], list[int]]] = [defaultdict(lambda: [0, 0, 0]) for _ in samples]
+
+    def book(pending: Sequence[tuple[int, tuple[int, ...], StopReason, Sequence[tuple[int, ...]]]]) -> None:
+        """Judge replies (sample number, ids, why it ended) and add the outcome to each of the prefixes named."""
+        rollouts = []
+        for number, ids, reason, _ in pending:
+            text = engine.decode(ids)
+            rollouts.append(Rollout.of_text(samples[number], text, form.parse(text, reason), reason))
+        for (number, _, _, prefixes), verdict in zip(pending, judge(rollouts), strict=True):
+            for prefix in prefixes:
+                tally = trees[number][prefix]
+                tally[0] += verdict is True
+                tally[1] += verdict is not None
+                tally[2] += verdict is None
+
+    prompts = [engine.prompt_ids(s) for s in samples]
+    requests = [GenerationRequest(sample=s, prompt_ids=p) for s, p in zip(samples, prompts, strict=True)]
+    whole = SamplingParams(max_new_tokens=plan.max_new_tokens, n=plan.replies)
+    pending = []
+    inner: list[list[tuple[int, ...]]] = [[] for _ in samples]
+    for number, group in enumerate(engine.generate(requests, whole, seed=seed)):
+        for reply in group:
+            ids = reply.token_ids
+            prefixes = [ids[:end] for end in step_ends(engine.decode, ids)]
+            pending.append((number, ids, reply.stop_reason, prefixes))
+            inner[number] += prefixes[:-1]
+    book(pending)
+
+    rng = [random.Random(f"{seed}/{s.id}/prefixes") for s in samples]
+    starts: list[tuple[int, tuple[int, ...]]] = []
+    endings = []
+    for number in range(len(samples)):
+        own = list(dict.fromkeys(inner[number]))
+        starts += [(number, p) for p in rng[number].sample(own, min(plan.branches, len(own)))]
+        thinking = [(), *(p for p in own if config.close_tag not in engine.decode(p))]
+        for prefix in rng[number].sample(thinking, min(plan.proposed, len(thinking))):
+            for step in proposer.steps(samples[number].language, engine.decode(prefix)):
+                ids = (*prefix, *step.token_ids)
+                if step.ends:
+                    endings.append((number, ids, StopReason.EOS, [ids]))
+                else:
+                    starts.append((number, ids))
+    book(endings)
+
+    more = SamplingParams(max_new_tokens=plan.max_new_tokens, n=plan.branch_rollouts)
+    requests = [GenerationRequest(sample=samples[at], prompt_ids=(*prompts[at], *prefix)) for at, prefix in starts]
+    pending = []
+    for (number, prefix), group in zip(starts, engine.generate(requests, more, seed=seed + 1), strict=True):
+        for rest in group:
+            ids = (*prefix, *rest.token_ids)
+            ends = [len(prefix) + end for end in step_ends(engine.decode, rest.token_ids)]
+            pending.append((number, ids, rest.stop_reason, [prefix, *(ids[:end] for end in ends)]))
+    book(pending)
+    return [
+        PromptOutcomes(
+            sample_id=s.id,
+            principle=principle_of(s.label),
+            label=s.label,
+            prefixes=tuple(Outcomes(ids=ids, accepted=t[0], n=t[1], unscored=t[2]) for ids, t in tree.items()),
+        )
+        for s, tree in zip(samples, trees, strict=True)
+    ]
+
+
+def roll_out_all(
+    engine: PrefixEngine,
+    samples: Sequence[Sample],
+    judge: Verdicts,
+    config: GuidanceConfig,
+    plan: Plan,
+    file: Path,
+    *,
+    seed: int,
+    say: Say,
+) -> list[PromptOutcomes]:
+    """`roll_out` batch by batch; each is appended to `file`, and what is in it already is not rolled out again.
+
+    Raises:
+        SafeladderError: the file holds other prompts, or is damaged before its last line.
+    """
+    found = list(read_outcomes(file)) if file.is_file() else []
+    ids = [s.id for s in samples]
+    if [row.sample_id for row in found] != ids[: len(found)]:
+        raise SafeladderError(f"{file} holds rollouts of other prompts; remove it, or use another --out folder")
+    for start in range(len(found), len(samples), plan.batch):
+        chunk = samples[start : start + plan.batch]
+        fresh = roll_out(engine, chunk, judge, config, plan, seed=seed)
+        engine.forget()
+        with open(file, "a", encoding="utf-8") as out:
+            out.writelines(json.dumps(row.as_json()) + "\n" for row in fresh)
+            out.flush()
+            os.fsync(out.fileno())
+        found += fresh
+        say(f"rolled out {len(found)} of {len(samples)} prompts")
+    return found
+
+
+def read_outcomes(file: Path) -> Iterator[PromptOutcomes]:
+    """The rows of a file of outcomes; a last line that was cut short by a kill is dropped, from the file too.
+
+    Raises:
+        SafeladderError: any other line is damaged.
+    """
+    data = file.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with open(file, "r+b") as out:
+            out.truncate(len(whole))
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            yield PromptOutcomes.of_json(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise SafeladderError(f"{file}: line {number}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Prefixes with at least one outcome: states of prompts and prefixes [n, hidden], column of the principle [n],
+    accepted and judged outcomes [n]; `prompt` and `label` say whose they are; `unscored` outcomes were left out."""
+
+    prompts: Tensor
+    states: Tensor
+    column: Tensor
+    accepted: Tensor
+    n: Tensor
+    prompt: tuple[str, ...]
+    label: tuple[str, ...]
+    unscored: int
+
+
+def examples(
+    engine: PrefixEngine,
+    samples: Sequence[Sample],
+    outcomes: Sequence[PromptOutcomes],
+    principles: Sequence[str],
+    *,
+    batch: int = 32,
+    say: Say = lambda _: None,
+) -> Examples:
+    """The hidden states of every prefix that has an outcome.
+
+    Raises:
+        SafeladderError: there is none.
+    """
+    prompts, states, column, good, count, who, labels = [], [], [], [], [], [], []
+    for start in range(0, len(samples), batch):
+        rows = []
+        for sample, row in zip(samples[start : start + batch], outcomes[start : start + batch], strict=True):
+            rows += [(sample, row, prefix) for prefix in row.prefixes if prefix.n]
+        # Short ones first, so that longer ones go on from what is kept.
+        rows.sort(key=lambda entry: len(entry[2].ids))
+        asked = [GenerationRequest(sample=s, prompt_ids=(*engine.prompt_ids(s), *p.ids)) for s, _, p in rows]
+        first = {s.id: GenerationRequest(sample=s, prompt_ids=engine.prompt_ids(s)) for s, _, _ in rows}
+        of_prompt = dict(zip(first, engine.passes(list(first.values())), strict=True)) if first else {}
+        for (sample, row, prefix), found in zip(rows, engine.passes(asked) if asked else (), strict=True):
+            prompts.append(of_prompt[sample.id].state.cpu())
+            states.append(found.state.cpu())
+            column.append(list(principles).index(row.principle))
+            good.append(prefix.accepted)
+            count.append(prefix.n)
+            who.append(sample.id)
+            labels.append(row.label)
+        engine.forget()
+        say(f"states of {min(start + batch, len(samples))} of {len(samples)} prompts")
+    if not states:
+        raise SafeladderError("no rollout could be judged: there is nothing to train value models on")
+    return Examples(
+        torch.stack(prompts),
+        torch.stack(states),
+        torch.tensor(column),
+        torch.tensor(good, dtype=torch.float32),
+        torch.tensor(count, dtype=torch.float32),
+        tuple(who),
+        tuple(labels),
+        sum(p.unscored for row in outcomes for p in row.prefixes),
+    )
+
+
+def train_heads(
+    data: Examples,
+    principles: Sequence[str],
+    *,
+    seed: int,
+    epochs: int = 40,
+    batch: int = 512,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 0.02,
+    say: Say = lambda _: None,
+) -> ValueHeads:
+    """Heads that minimise the mean binary cross-entropy of all outcomes, and a router that names the principle.
+
+    Each head learns from its own principle's prompts alone; what it says of others is what routing is there for.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        heads = ValueHeads(data.states.shape[1], principles)
+        both = torch.cat((data.prompts, data.states), dim=1)
+        heads.mean.copy_(both.mean(dim=0))
+        heads.scale.copy_(both.std(dim=0, correction=0).clamp(min=1e-6))
+        total = epochs * -(-len(both) // batch)
+        optimizer = torch.optim.AdamW(heads.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=total, pct_start=0.1)
+        heads.train()
+        for epoch in range(epochs):
+            losses = 0.0
+            for rows in torch.randperm(len(both)).split(batch):
+                values, routes = heads(data.prompts[rows], data.states[rows])
+                logits = values.gather(1, data.column[rows].unsqueeze(1)).squeeze(1)
+                n = data.n[rows]
+                each = torch.nn.functional.binary_cross_entropy_with_logits(
+                    logits, data.accepted[rows] / n, weight=n, reduction="sum"
+                )
+                routing = torch.nn.functional.cross_entropy(routes, data.column[rows])
+                loss = each / n.sum() + routing
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses += float(each.detach())
+            if epoch % 10 == 9 or epoch == epochs - 1:
+                say(f"epoch {epoch + 1} of {epochs}: loss {losses / float(data.n.sum()):.4f}")
+    return heads.eval()
+
+
+@torch.inference_mode()
+def measure(heads: ValueHeads, data: Examples) -> dict[str, Any]:
+    """How well the heads tell what becomes of prefixes: a row for each principle (its own prompts) and each label.
+
+    `auc`: of two outcomes, one accepted and one not, how often the accepted one's prefix has the higher value.
+    `within`: the same over pairs of one prompt, averaged over prompts, which is what choosing among steps takes. `brier`, and
+    `brier_of_mean`, that of always saying the mean. `routed`: share of prompts whose largest routing weight is their
+    principle's. None where it is not defined.
+    """
+    logits, routes = heads(data.prompts, data.states)
+    values = torch.sigmoid(logits).gather(1, data.column.unsqueeze(1)).squeeze(1)
+    right = (routes.argmax(dim=1) == data.column).tolist()
+    names = [heads.principles[i] for i in data.column.tolist()]
+
+    def row(places: list[int]) -> dict[str, Any]:
+        index = torch.tensor(places)
+        p, good, n = values[index], data.accepted[index], data.n[index]
+        mean = good.sum() / n.sum()
+        by_prompt: dict[str, list[int]] = defaultdict(list)
+        for place in places:
+            by_prompt[data.prompt[place]].append(place)
+        inner = [auc(values[i], data.accepted[i], data.n[i]) for i in map(torch.tensor, by_prompt.values())]
+        defined = [x for x in inner if x is not None]
+        routed = [right[own[0]] for own in by_prompt.values()]
+        return {
+            "prompts": len(by_prompt),
+            "prefixes": len(places),
+            "outcomes": int(n.sum()),
+            "accepted": float(mean),
+            "auc": auc(p, good, n),
+            "within": sum(defined) / len(defined) if defined else None,
+            "brier": float((good * (1 - p) ** 2 + (n - good) * p**2).sum() / n.sum()),
+            "brier_of_mean": float(mean * (1 - mean)),
+            "routed": sum(routed) / len(routed),
+        }
+
+    def table(keys: Sequence[str]) -> dict[str, Any]:
+        groups: dict[str, list[int]] = defaultdict(list)
+        for place, key in enumerate(keys):
+            groups[key].append(place)
+        return {key: row(places) for key, places in sorted(groups.items())}
+
+    return {"by_principle": table(names), "by_label": table(data.label), "unscored": data.unscored}
+
+
+def auc(values: Tensor, positives: Tensor, counts: Tensor) -> float | None:
+    """Area under the ROC curve where value i was given to counts[i] outcomes, positives[i] of them positive; ties count
+    a half. None without both kinds of outcome."""
+    negatives = counts - positives
+    if not float(positives.sum()) or not float(negatives.sum()):
+        return None
+    levels, place = torch.unique(values, return_inverse=True)
+    good = torch.zeros(len(levels), dtype=torch.float64).index_add_(0, place, positives.double())
+    bad = torch.zeros(len(levels), dtype=torch.float64).index_add_(0, place, negatives.double())
+    below = bad.cumsum(0) - bad
+    return float((good * (below + bad / 2)).sum() / (good.sum() * bad.sum()))
