@@ -16,6 +16,9 @@ from torch import Tensor
 
 from safeladder.types import GenerationRequest
 
+_COLDEST = 1e-6
+"""Below this a temperature is as good as 0, and logits divided by it might overflow."""
+
 
 def draw(
     logits: Tensor, uniform: Tensor, temperature: float | Sequence[float], top_p: float | Sequence[float]
@@ -35,7 +38,7 @@ def draw(
     temperatures = [temperature] * rows if isinstance(temperature, float | int) else temperature
     nuclei = [top_p] * rows if isinstance(top_p, float | int) else top_p
     if any(t not in (0, 1) for t in temperatures):
-        scale = logits.new_tensor([t or 1.0 for t in temperatures])
+        scale = logits.new_tensor([max(t, _COLDEST) if t else 1.0 for t in temperatures])
         logits = logits / scale.unsqueeze(1)
     logp = torch.log_softmax(logits, dim=-1)
     greedy = [t == 0 for t in temperatures]
