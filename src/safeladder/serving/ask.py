@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from safeladder.types import EnvironmentFault, Message, Observation, Part, SafeladderError, Sample, SamplingParams
@@ -12,6 +13,7 @@ from safeladder.types import EnvironmentFault, Message, Observation, Part, Safel
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from safeladder.search.environment import SearchEnvironment
     from safeladder.search.retriever import Document, Hit, Retriever
     from safeladder.types import Engine, Environment, Rollout
 
@@ -96,21 +98,13 @@ def ask(
     fit into the model's context.
     """
     from safeladder.rollout.collect import collect
-    from safeladder.search.environment import SearchEnvironment
-    from safeladder.search.trace import STOPS, SearchFormat, trace_of
+    from safeladder.search.trace import SearchFormat, trace_of
     from safeladder.search.voting import Ballot, vote
 
     sample = Sample(id="ask", label="search", messages=(Message(role="user", parts=(Part(text=question),)),))
-    turn = min(_LONGEST, engine.context_length // _TURN_SHARE)
-    observation = min(_LONGEST, engine.context_length // _OBSERVATION_SHARE)
-    room = engine.context_length - len(engine.prompt_ids(sample)) - observation - 2 * turn
-    if room < 1:
-        raise SafeladderError(f"the question is too long for this model's context of {engine.context_length} tokens")
-    noted = _Noted(retriever)
-    environment = SearchEnvironment(
-        noted, tokenizer, top_k=k, observation_tokens=observation, max_turns=turns, max_tokens=room
-    )
-    params = SamplingParams(max_new_tokens=turn, temperature=temperature, stop=STOPS)
+    noted = Noted(retriever)
+    environment, params = arrange(engine, tokenizer, noted, sample, k=k, turns=turns)
+    params = replace(params, temperature=temperature)
     rollouts: list[Rollout] = []
     for number in range(votes):
         if votes > 1:
@@ -145,12 +139,51 @@ def ask(
     return 0
 
 
+def arrange(
+    engine: Engine,
+    tokenizer: Any,
+    retriever: Retriever,
+    sample: Sample,
+    *,
+    k: int,
+    turns: int,
+    tokens: int | None = None,
+) -> tuple[SearchEnvironment, SamplingParams]:
+    """The environment of a search, and how to sample a turn, so that both fit into the model's context.
+
+    Args:
+        k: results that a search shows.
+        turns: the answer's included.
+        tokens: at most so many in all, pages read included; None = what the context holds.
+
+    Raises:
+        SafeladderError: the question leaves no room.
+    """
+    from safeladder.search.environment import SearchEnvironment
+    from safeladder.search.trace import STOPS
+
+    turn = min(_LONGEST, engine.context_length // _TURN_SHARE)
+    observation = min(_LONGEST, engine.context_length // _OBSERVATION_SHARE)
+    room = engine.context_length - len(engine.prompt_ids(sample)) - observation - 2 * turn
+    if room < 1:
+        raise SafeladderError(f"the question is too long for this model's context of {engine.context_length} tokens")
+    environment = SearchEnvironment(
+        retriever,
+        tokenizer,
+        top_k=k,
+        observation_tokens=observation,
+        max_turns=turns,
+        max_tokens=room if tokens is None else min(room, tokens),
+    )
+    return environment, SamplingParams(max_new_tokens=turn, stop=STOPS)
+
+
 def verdict(confidence: int) -> str:
     """`certain` above the cut, else `uncertain`."""
     return "certain" if confidence > CERTAIN_ABOVE else "uncertain"
 
 
-class _Noted:
+class Noted:
     """A retriever that remembers which pages were shown and read."""
 
     def __init__(self, retriever: Retriever) -> None:
@@ -215,7 +248,7 @@ class _Live:
         _line(self.console, turn.action, turn.argument, style="bold")
 
 
-def _sources(console: Console, noted: _Noted) -> None:
+def _sources(console: Console, noted: Noted) -> None:
     for id, title in noted.taken.items():
         _line(console, "source", f"[{id}] {title}")
     if not noted.taken:
