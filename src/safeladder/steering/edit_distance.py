@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[^\w\s]")
 
@@ -16,6 +17,15 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W\u3040-\u30ff
 def words(text: str) -> tuple[str, ...]:
     """Words and punctuation marks in order; every Chinese or Japanese character is a word of its own."""
     return tuple(_WORD.findall(text))
+
+
+def joined(found: Sequence[str], like: Sequence[str]) -> str:
+    """Words as text, with no space between two of them where one of the texts `like` has none."""
+    glued = set()
+    for text in like:
+        hits = list(_WORD.finditer(text))
+        glued |= {(a[0], b[0]) for a, b in pairwise(hits) if a.end() == b.start()}
+    return "".join(f"{'' if i == 0 or (found[i - 1], word) in glued else ' '}{word}" for i, word in enumerate(found))
 
 
 def levenshtein(a: Sequence[str], b: Sequence[str]) -> int:

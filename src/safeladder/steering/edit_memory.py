@@ -1,88 +1,131 @@
-"""What people corrected, kept so that later questions profit: an edit memory.
+"""What people corrected, kept so that later questions profit: an edit memory, and when its rules may be applied.
 
 A stored correction is a pair (original step, edited step) with its question and the steps before it. Pairs that change
-the same thing are generalised into a rule with slots (`edit_rules`); the rule is then applied to analogous steps of
-other chains, with the words of the item at hand in the slots. An edit that does not fit is never applied silently:
-every refusal says why and is counted.
+the same thing are generalised into a rule with slots (`edit_rules`); `edit_transfer` carries rules over to other
+questions. How much of the model's own support an edit needs is calibrated here: on what the model said where people
+corrected it, against what it said where they looked and left the step alone.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from itertools import pairwise
+from pathlib import Path
 
-from safeladder.types import Engine, Rollout, Sample, SamplingParams
+from safeladder.steering.edit_distance import words
+from safeladder.steering.edit_rules import EditPair, Fit, Rule, rules_of
+from safeladder.steering.edit_transfer import Applied, Gate, Match, observed, transfer
+from safeladder.steering.editing import reasoning_steps, written_reasoning
+from safeladder.steering.steps import split_steps
+from safeladder.types import Engine, Rollout, SafeladderError, Sample, SamplingParams
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditPair:
-    """One correction, or one step that a person looked at and left as it is (`edited` equals `original`).
-
-    `context` is the reasoning before the step. `candidates` is what the model said in this place when it was sampled
-    there (step text to count); empty where nobody sampled. `source` names the sample.
-    """
-
-    question: str
-    original: str
-    edited: str
-    context: str = ""
-    candidates: Mapping[str, int] = field(default_factory=dict)
-    source: str = ""
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the person left the step as it was."""
-        return self.original.strip() == self.edited.strip()
-
-
-Outcome = Literal["applied", "no analogous step", "the model does not support it", "a confirmed step is nearer"]
-"""What became of the memory on a question."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """A question answered with the memory.
-
-    `rollout` is what to show: the edited chain where `outcome` is "applied", else the draft. `step` (from 1) is the
-    step that was edited, `original` what it said, `edited` what it says now, `rule` the rule in words. `support` is the
-    share of the model's own samples in this place that said what the rule says. `tokens` counts everything sampled.
-    """
-
-    rollout: Rollout
-    draft: Rollout
-    outcome: Outcome
-    step: int | None = None
-    original: str = ""
-    edited: str = ""
-    rule: str = ""
-    support: float | None = None
-    forced: bool = False
-    tokens: int = 0
+_UNCALIBRATED = 0.15
+"""The support that an edit needs where the memory holds no samples to calibrate it on."""
+_NEVER = 0.05
+"""Below this mean support the model never says of itself what people wrote: the edit has to be forced."""
+_FLOOR = 0.2
+"""Least similarity of a step to a rule."""
 
 
 class EditMemory:
-    """Corrections on disk (JSONL, one pair a row) and the rules that follow from them."""
+    """Corrections (`pairs`) and the rules that follow from them."""
 
     def __init__(self, pairs: Sequence[EditPair] = ()) -> None:
         self.pairs = list(pairs)
+        self._rules: list[Rule] | None = None
+
+    @property
+    def rules(self) -> list[Rule]:
+        """What the corrections have in common."""
+        if self._rules is None:
+            self._rules = rules_of(self.pairs)
+        return self._rules
 
     def add(self, pair: EditPair) -> None:
-        """Remember a correction or a confirmation."""
-        raise NotImplementedError
+        """Remember a correction, or a step that somebody confirmed."""
+        self.pairs.append(pair)
+        self._rules = None
 
-    def find(self, question: str, reasoning: str) -> list:
-        """Every rule that fits a step of the reasoning, the most similar first."""
-        raise NotImplementedError
+    def confirm(self, engine: Engine, rollout: Rollout, *, seed: int) -> int:
+        """Remember that a person left this chain as it is: every step that a rule would have changed.
+
+        Returns:
+            How many steps were remembered.
+        """
+        places = dict.fromkeys(m.number for m in self.find(rollout.sample.question, rollout.text))
+        for number in places:
+            step = reasoning_steps(rollout)[number - 1].text.strip()
+            self.add(observed(engine, rollout, number, step, seed=seed))
+        return len(places)
+
+    def find(self, question: str, text: str) -> list[Match]:
+        """Every rule that fits a step of the reasoning in a reply's text, the most similar first."""
+        reasoning = written_reasoning(text)
+        if reasoning is None:
+            return []
+        found = []
+        for number, step in enumerate(split_steps(reasoning), start=1):
+            for rule in self.rules:
+                fit = rule.fit(question, step.text)
+                if fit is not None and fit.similarity >= _FLOOR:
+                    found.append(Match(number=number, step=step.text.strip(), fit=fit))
+        return sorted(found, key=lambda m: -m.fit.similarity)
+
+    def gate(self, rule: Rule) -> Gate:
+        """What this memory has shown a rule to need: the threshold between supports of corrected and of confirmed
+        steps with the best balanced accuracy, in the middle of the widest such interval; half the mean support of the
+        corrected ones where nothing was confirmed.
+        """
+        edits = _known([fit.support(p.candidates) for p, fit in _own_fits(rule)])
+        if not edits:
+            return Gate(support=_UNCALIBRATED, forced=False)
+        average = sum(edits) / len(edits)
+        if average < _NEVER:
+            return Gate(support=0.0, forced=True)
+        kept = _known([fit.support(p.candidates) for p, fit in self.confirmed(rule)])
+        return Gate(support=threshold(edits, kept) if kept else average / 2, forced=False)
+
+    def confirmed(self, rule: Rule) -> list[tuple[EditPair, Fit]]:
+        """Confirmed steps that the rule would have changed."""
+        fits = [(p, rule.fit(p.question, p.original)) for p in self.pairs if p.confirmed]
+        return [(pair, fit) for pair, fit in fits if fit is not None]
 
     def apply(self, engine: Engine, sample: Sample, params: SamplingParams, *, seed: int) -> Applied:
-        """Draft a chain, find the first step that a rule fits, edit it and let the model go on from there."""
-        raise NotImplementedError
+        """`apply_all` on one question."""
+        return self.apply_all(engine, [sample], params, seed=seed)[0]
+
+    def apply_all(
+        self, engine: Engine, samples: Sequence[Sample], params: SamplingParams, *, seed: int
+    ) -> list[Applied]:
+        """Draft a chain for every question, edit the first step that may be edited, go on from there.
+
+        Args:
+            engine: any engine that shows its tokenizer.
+            samples: questions; ids must be unique.
+            params: for the draft and for what follows an edit. Candidates are sampled at temperature 1.
+            seed: of the sampling.
+        """
+        return transfer(self, engine, samples, params, seed=seed)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pairs as JSONL, atomically."""
-        raise NotImplementedError
+        """Write the pairs as JSONL, atomically.
+
+        Raises:
+            SafeladderError: the folder does not exist.
+        """
+        file = Path(path)
+        if not file.parent.is_dir():
+            raise SafeladderError(f"edit memory: folder {file.parent} not found")
+        temporary = file.parent / f".{file.name}.{os.getpid()}.tmp"
+        try:
+            rows = [json.dumps(asdict(pair), ensure_ascii=False) for pair in self.pairs]
+            temporary.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EditMemory:
@@ -91,4 +134,56 @@ class EditMemory:
         Raises:
             SafeladderError: no such file, or a row that is no pair (file and row are named).
         """
-        raise NotImplementedError
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SafeladderError(f"edit memory {path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+        return cls([_pair(line, f"{path}, row {n}") for n, line in enumerate(lines, start=1) if line.strip()])
+
+
+def threshold(edits: Sequence[float], kept: Sequence[float]) -> float:
+    """The cut between two samples with the best balanced accuracy (edits at or above it, kept below).
+
+    In the middle of the widest interval that is as good. Neither may be empty.
+    """
+    values = sorted({0.0, *edits, *kept, 1.0})
+    cuts = list(pairwise(values))
+
+    def quality(cut: tuple[float, float]) -> tuple[float, float]:
+        middle = sum(cut) / 2
+        right = sum(e >= middle for e in edits) / len(edits) + sum(k < middle for k in kept) / len(kept)
+        return right, cut[1] - cut[0]
+
+    return sum(max(cuts, key=quality)) / 2
+
+
+def _own_fits(rule: Rule) -> list[tuple[EditPair, Fit]]:
+    fits = [(pair, rule.fit(pair.question, pair.original)) for pair in rule.pairs]
+    return [(pair, fit) for pair, fit in fits if fit is not None]
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _pair(line: str, where: str) -> EditPair:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise SafeladderError(f"{where}: not JSON") from None
+    names = {f.name for f in fields(EditPair)}
+    if not isinstance(row, dict) or not {"question", "original", "edited"} <= row.keys() <= names:
+        raise SafeladderError(f"{where}: needs question, original and edited; allowed: {', '.join(sorted(names))}")
+    for name, value in row.items():
+        if name == "candidates":
+            if not (isinstance(value, dict) and all(_is_probability(share) for share in value.values())):
+                raise SafeladderError(f"{where}: candidates must give step texts a probability")
+        elif not isinstance(value, str):
+            raise SafeladderError(f"{where}: {name} must be a text")
+    if not words(row["original"]) or not words(row["edited"]):
+        raise SafeladderError(f"{where}: original and edited must hold words")
+    return EditPair(**row)
+
+
+def _is_probability(value: object) -> bool:
+    return isinstance(value, float) and 0.0 <= value <= 1.0
