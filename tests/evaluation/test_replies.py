@@ -86,11 +86,17 @@ def test_H07_typed_reasoning_that_never_closed_is_no_answer() -> None:
 
 
 def test_H06_a_truncated_reply_is_flagged_whatever_was_said() -> None:
-    for text in ("", "Sure, here", "<think>hm", "<think>hm</think>Sure, here"):
+    for text, said in {
+        "": "",
+        "Sure": "Sure",
+        "<think>hm": "",
+        "<think>hm</think>Sure": "Sure",
+        "a<think>b": "",
+    }.items():
         reply = read_reply(text, truncated=True)
-        assert (reply.state, reply.answer) == (State.TRUNCATED, "")
+        assert (reply.state, reply.answer) == (State.TRUNCATED, said)
         rollout = rollout_of(sample(Part(text="?")), reply)
-        assert (rollout.stop_reason, rollout.response) == (StopReason.LENGTH, None)
+        assert (rollout.stop_reason, rollout.response, rollout.text) == (StopReason.LENGTH, None, said)
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "<think>only a thought</think>", "<think>x</think> \n"])

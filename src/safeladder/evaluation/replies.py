@@ -38,7 +38,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a subject said. `answer` is "" unless `state` is answered; `problem` says what failed.
+    """What a subject said; `problem` says what failed.
+
+    `answer` is "" unless `state` is answered, or truncated: then it is what there was of the answer, and none all the
+    same.
 
     `input_tokens` and `output_tokens` are the server's or the engine's count, 0 where it gives none.
     """
@@ -114,7 +117,7 @@ def read_reply(
         state = State.EMPTY
     return Reply(
         state=state,
-        answer=answer if state is State.ANSWERED else "",
+        answer=answer if state in (State.ANSWERED, State.TRUNCATED) and closed else "",
         reasoning=thought,
         problem=problem,
         input_tokens=tokens[0],
@@ -123,7 +126,7 @@ def read_reply(
 
 
 def rollout_of(sample: Sample, reply: Reply) -> Rollout:
-    """The reply as a rollout without token ids; it has a response only where there was an answer."""
+    """The reply as a rollout without token ids; it has a response only where there was a whole answer."""
     answered = reply.state is State.ANSWERED
     response = Response(answer=reply.answer, reasoning=reply.reasoning) if answered else None
     return Rollout.of_text(sample, reply.answer, response, reply.stop_reason)

@@ -54,6 +54,12 @@ def as_csv(name: str):
     return write
 
 
+def with_synonyms(folder: Path, rows: list[dict[str, Any]]) -> None:
+    (folder / "chair").mkdir(parents=True, exist_ok=True)
+    (folder / "chair" / "synonyms.txt").write_text("dog, puppy\nhot dog\ncar, automobile\n", encoding="utf-8")
+    as_lines("chair/images.jsonl")(folder, rows)
+
+
 def keyed(rows: list[Any]) -> dict[str, Any]:
     return {str(i): row for i, row in enumerate(rows)}
 
@@ -152,6 +158,18 @@ LAYOUTS = [
              constraints=[{"key": "k", "value": "Short.", "judge": {
                  "method": "rule_based", "verify_funcs": [{"func": FIVE, "params": [1, 5]}]}}]),
         as_lines("mm_ifeval.jsonl"), ("images/a.png",),
+    ),
+    Layout(
+        "chair", "pictures",
+        some(3, image=lambda i: f"{i}.png", objects=["dog"]),
+        with_synonyms, tuple(f"chair/images/{i}.png" for i in range(3)),
+    ),
+    Layout(
+        "mmhal", "test",
+        some(3, question_type=lambda i: ("attribute", "adversarial", "comparison")[i], question_topic="x", image_id="1",
+             image_src="https://example.org/6/1_o.jpg", image_content=["Dog", "Car"], question="What colour?",
+             gt_answer="Red.", model_answer="", model_name=""),
+        as_json("response_template.json"), ("images/1_o.jpg",),
     ),
 ]  # fmt: skip
 

@@ -19,8 +19,8 @@ from safeladder.evaluation.leakage import read_pairs
 from safeladder.evaluation.suites.registry import load_suite
 from safeladder.types import SafeladderError
 
-ROUNDS = 72
-"""Mangled rows a layout; 14 layouts make 1,008."""
+ROUNDS = 64
+"""Mangled rows a layout; 16 layouts make 1,024."""
 
 
 DEEP: Any = "x"

@@ -10,9 +10,9 @@ from multimodal_rows import FEW, ScriptedJudge, answered
 
 from safeladder.evaluation.suites.bench import prepare
 from safeladder.evaluation.suites.registry import load_suite, suite_names
-from safeladder.types import Rollout, StopReason
+from safeladder.types import Rollout, SafeladderError, StopReason
 
-VERDICTS = ("refuse", "faithful", "warns", "very effective", "not met", "correct", "safe", "0")
+VERDICTS = ("refuse", "faithful", "warns", "very effective", "not met", "correct", "safe", "0", "4")
 """One of these each judge understands; the scripted judge gives the one that it is asked for."""
 
 
@@ -37,6 +37,10 @@ def test_a_suite_from_files_to_figures(layout: Layout, sees: bool | None, tmp_pa
     suite = load_suite(layout.suite)
     build(layout, tmp_path / suite.folder)
     judge = None if sees is None else ScriptedJudge(verdict, sees_images=sees)
+    if layout.suite == "mmhal" and judge is None:
+        with pytest.raises(SafeladderError, match="no offline judge"):
+            prepare(suite, layout.subset, tmp_path, judge, bootstrap=FEW)
+        return
     bench = prepare(suite, layout.subset, tmp_path, judge, bootstrap=FEW)
     samples = list(bench.samples.values())
     judged = bench.judge_rollouts(replies(samples, reasoning="hm"))
@@ -67,4 +71,4 @@ def test_H15_where_every_generation_failed_nothing_is_assessed(layout: Layout, t
 
 def test_every_suite_has_a_layout_here():
     ours = {layout.suite for layout in LAYOUTS}
-    assert ours <= set(suite_names()) and len(ours) == 14
+    assert ours <= set(suite_names()) and len(ours) == 16
