@@ -14,14 +14,16 @@ Proposed steps are configured, not sampled; `Trail` says where they entered and 
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
@@ -230,6 +232,13 @@ class Proposer:
         return Proposal((*ids, int(self.tokenizer.eos_token_id)) if ends else ids, ends)
 
 
+@runtime_checkable
+class Forgetful(Protocol):
+    """A value model that remembers samples by id while a reply is decoded."""
+
+    def forget(self) -> None: ...
+
+
 class GuidedDecoder:
     """Guided decoding of single-turn replies on any engine. Several threads may call; they take turns.
 
@@ -300,7 +309,27 @@ class GuidedDecoder:
                 round_ += 1
             seconds = (time.perf_counter() - started) / max(1, len(samples))
             run = None if before is None else round((self._positions() - before) / max(1, len(samples)))
-            return [r.result(self.engine, seconds, run) for r in replies]
+            results = [r.result(self.engine, seconds, run) for r in replies]
+            self._forget()
+            return results
+
+    def next_steps(
+        self, sample: Sample, context: Sequence[int], room: int, *, seed: int
+    ) -> tuple[list[Completion], int]:
+        """The distinct next steps after a context of at most `room` tokens, the likeliest first, and how many tokens
+        were sampled for them."""
+        reply = _Reply(sample, tuple(context), {}, room)
+        ((*steps,),) = self._sample([reply], seed)
+        found = [Completion(token_ids=s.token_ids, logprobs=s.logprobs, stop_reason=s.reason) for s in steps]
+        return found, reply.generated
+
+    def _forget(self) -> None:
+        """Another sample may come under the same id, and long-lived servers must not grow."""
+        if isinstance(self.engine, PrefixEngine):
+            self.engine.forget()
+        for model in self.values:
+            if isinstance(model, Forgetful):
+                model.forget()
 
     def _positions(self) -> Any:
         return getattr(self.engine, "positions", None)
@@ -370,7 +399,7 @@ class GuidedDecoder:
     def _decide(self, replies: Sequence[_Reply], sampled: Sequence[list[_Step]]) -> list[TrailStep]:
         """Keep a step of every reply, or go back."""
         config = self.config
-        steps = [[s for s in group if (r.depth_key, s.token_ids) not in r.rejected] or group
+        steps = [[s for s in group if (r.said, s.token_ids) not in r.rejected] or group
                  for r, group in zip(replies, sampled, strict=True)]  # fmt: skip
         judged = self._judge(replies, steps)
         hopeless = [i for i, found in enumerate(judged) if max(c.value for c in found) < config.floor]
@@ -519,10 +548,6 @@ class _Reply:
         return (*self.prompt_ids, *self.said)
 
     @property
-    def depth_key(self) -> tuple[int, ...]:
-        return self.said
-
-    @property
     def room(self) -> int:
         return self.budget - len(self.said)
 
@@ -562,6 +587,15 @@ class _Reply:
         )
 
 
+def append_trail(path: str | Path, sample: Sample, result: GuidedResult) -> None:
+    """Add a reply's decisions to a JSONL file: one row a decision, with every candidate, its values and its score."""
+    rows = [{"sample_id": sample.id, "decision": number, **step.as_json()} for number, step in enumerate(result.trail)]
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def load_guidance(folder: str | Path, engine: LocalEngine) -> GuidedDecoder:
     """What `safeladder pvm train` wrote to `folder` (by default MODEL/steering/value-guidance), over an in-process
     engine of the same model.
@@ -569,13 +603,11 @@ def load_guidance(folder: str | Path, engine: LocalEngine) -> GuidedDecoder:
     Raises:
         SafeladderError: no such guidance, or one that was trained on another model.
     """
-    from safeladder.steering.value_heads import HeadScorer, HeadValues, LearnedRouter, ValueHeads
+    from safeladder.steering.value_heads import HeadScorer, HeadValues, LearnedRouter, ValueHeads, fingerprint
 
     heads, about = ValueHeads.load(folder)
-    if heads.hidden != engine.decoder.hidden_size:
-        raise SafeladderError(
-            f"{folder}: trained on a model of hidden size {heads.hidden}, this one has {engine.decoder.hidden_size}"
-        )
+    if about.get("model") != fingerprint(engine):
+        raise SafeladderError(f"{folder}: these value models were trained on another model's states")
     reader = engine if isinstance(engine, PrefixEngine) else PrefixEngine(engine)
     scorer = HeadScorer(reader, heads)
     values = [HeadValues(scorer, name) for name in heads.principles]

@@ -7,6 +7,7 @@ chance that the finished reply is accepted; one more reads the first and gives t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import Pass
 from safeladder.steering.values import Query
 from safeladder.types import GenerationRequest, SafeladderError, Sample
@@ -106,6 +108,15 @@ class ValueHeads(nn.Module):
         return heads.eval(), about
 
 
+def fingerprint(engine: LocalEngine) -> str:
+    """12 hex digits that tell the weights whose states heads read from those of any other training run."""
+    decoder = engine.decoder
+    digest = hashlib.sha256()
+    for tensor in (decoder.norm, decoder.layers[0].down, decoder.layers[-1].qkv):
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 class HeadScorer:
     """Runs contexts through the policy and their states through the heads; what was run once is remembered."""
 
@@ -170,6 +181,9 @@ class HeadValues:
     @property
     def name(self) -> str:
         return self.principle
+
+    def forget(self) -> None:
+        self.scorer.forget()
 
     def score(self, sample: Sample, prefix_ids: Sequence[int], candidates: Sequence[Sequence[int]]) -> list[float]:
         query = Query(sample, tuple(prefix_ids), tuple(tuple(c) for c in candidates))

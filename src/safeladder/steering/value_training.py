@@ -359,9 +359,9 @@ def measure(heads: ValueHeads, data: Examples) -> dict[str, Any]:
     """How well the heads tell what becomes of prefixes: a row for each principle (its own prompts) and each label.
 
     `auc`: of two outcomes, one accepted and one not, how often the accepted one's prefix has the higher value.
-    `within`: the same over pairs of one prompt, averaged over prompts, which is what choosing among steps takes. `brier`, and
-    `brier_of_mean`, that of always saying the mean. `routed`: share of prompts whose largest routing weight is their
-    principle's. None where it is not defined.
+    `within`: the same over pairs of one prompt, averaged over prompts, which is what choosing among steps takes.
+    `brier`, and `brier_of_mean`, that of always saying the mean. `routed`: share of prompts whose largest routing
+    weight is their principle's. None where it is not defined.
     """
     logits, routes = heads(data.prompts, data.states)
     values = torch.sigmoid(logits).gather(1, data.column.unsqueeze(1)).squeeze(1)
