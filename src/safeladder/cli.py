@@ -232,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_audit(verbs)
     _add_risk(verbs)
     eval_command.add_parser(verbs)
+    _add_guidance(verbs)
 
     doctor = verbs.add_parser(
         "doctor",
@@ -266,6 +267,12 @@ def _add_search(verbs: Any) -> None:
     commands.add_parsers(actions)
     ask.add_parser(actions)
     calibration_command.add_parser(actions)
+
+
+def _add_guidance(verbs: Any) -> None:
+    from safeladder.steering import value_command
+
+    value_command.add_parser(verbs)
 
 
 def _add_risk(verbs: Any) -> None:
