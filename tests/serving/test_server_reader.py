@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -24,7 +25,7 @@ class Bytes:
         raw = text.encode()
         ends = sorted({min(cut, len(raw)) for cut in cuts} | {0, len(raw)})
         ids = []
-        for start, end in zip(ends, ends[1:], strict=False):
+        for start, end in itertools.pairwise(ends):
             self.pieces.append(raw[start:end])
             ids.append(len(self.pieces) - 1)
         return ids
@@ -120,7 +121,7 @@ def test_tokens_go_with_their_part_and_tags_and_the_end_with_none():
 
 
 def test_a_character_of_several_tokens_comes_out_whole_and_its_tokens_have_no_text_of_their_own():
-    reader, pieces = read("红色")
+    _reader, pieces = read("红色")
     assert [p.text for p in pieces] == ["红", "色"]
     assert sum(len(p.tokens) for p in pieces) == 6  # three bytes each
     table = Bytes()
@@ -140,7 +141,7 @@ def test_a_begun_reply_gives_back_only_what_is_new_and_is_read_as_one(text: str)
     reader, pieces = read(text, begun=begun)
     plain, _ = read(begun + text)
     assert (reader.reasoning, reader.answer, reader.closed) == (plain.reasoning, plain.answer, plain.closed)
-    shown, both = read(text, begun=begun, whole=True)
+    _shown, both = read(text, begun=begun, whole=True)
     assert joined(both, "reasoning") == plain.reasoning
     assert "two red" + joined(pieces, "reasoning") == plain.reasoning
 

@@ -6,7 +6,7 @@ import argparse
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safeladder.types import EnvironmentFault, Message, Observation, Part, SafeladderError, Sample, SamplingParams
 
@@ -178,7 +178,7 @@ def arrange(
     return environment, SamplingParams(max_new_tokens=turn, stop=STOPS)
 
 
-def verdict(confidence: int) -> str:
+def verdict(confidence: int) -> Literal["certain", "uncertain"]:
     """`certain` above the cut, else `uncertain`."""
     return "certain" if confidence > CERTAIN_ABOVE else "uncertain"
 

@@ -1,0 +1,288 @@
+"""What a request comes to before anything is generated: the sample, the prompt, and the jobs that answer it.
+
+All that can be refused is refused here, with the parameter that is at fault.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from safeladder.data.content import language_of
+from safeladder.search.trace import inert_ids
+from safeladder.serving import api
+from safeladder.serving.chat import FORMAT, Refused, begun_reply, sample_of
+from safeladder.serving.limits import Limits
+from safeladder.serving.steered import Host, Job, seed_of
+from safeladder.steering.edit_memory import EditPair
+from safeladder.steering.editing import Prefill, extended, frozen
+from safeladder.steering.steps import Step, split_steps
+from safeladder.types import SafeladderError, Sample, SamplingParams
+
+_NO_LABEL = "chat"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditPlan:
+    """An edit of `reasoning` (as it was), and what it keeps; `remembered` is its id in the edit memory."""
+
+    mode: Any
+    step: int
+    reasoning: str
+    kept: str
+    remembered: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """An admitted request: `jobs` are its choices.
+
+    `begun` is the text that every reply begins with; `whole` says whether it is given back.
+    """
+
+    sample: Sample
+    jobs: tuple[Job, ...]
+    stop: tuple[str, ...] = ()
+    begun: str = ""
+    whole: bool = False
+    logprobs: bool = False
+    stream: bool = False
+    usage: bool = False
+    edit: EditPlan | None = None
+
+
+def plan_chat(host: Host, limits: Limits, request: api.ChatRequest) -> Plan:
+    """A chat completion.
+
+    Raises:
+        Refused: it asks for what cannot be had.
+        SafeladderError: the messages do not fit the model.
+    """
+    _check_model(host, request.model)
+    wishes = request.safeladder or api.Extension()
+    n = request.n or 1
+    if n > limits.choices:
+        raise Refused(f"n is {n}; at most {limits.choices} choices a request", "n")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise Refused("top_logprobs needs logprobs", "top_logprobs")
+    stop = tuple(s for s in ([request.stop] if isinstance(request.stop, str) else request.stop or ()) if s)
+    steering = _steering(host, wishes)
+    threaded = _threaded(wishes, steering)
+    refused = {
+        "stop": stop and threaded in ("search", "edits"),
+        "logprobs": request.logprobs and threaded in ("search", "edits"),
+        "top_logprobs": request.top_logprobs and threaded,
+        "continue_final_message": request.continue_final_message and threaded,
+    }
+    for name, asked in refused.items():
+        if asked:
+            raise Refused(f"{name} cannot be combined with {threaded}", name, "unsupported_combination")
+
+    messages, begun, prefill = list(request.messages), "", Prefill()
+    if request.continue_final_message:
+        last = messages.pop()
+        if not isinstance(last, api.AssistantMessage) or not messages:
+            raise Refused("continue_final_message: the last message must be the assistant's", "messages")
+        begun, prefill = begun_reply(last), _prefill(host, last)
+    sample = _sample(host, limits, messages)
+    return Plan(
+        sample=sample,
+        jobs=_jobs(
+            host,
+            limits,
+            request,
+            sample,
+            prefill,
+            wishes,
+            steering,
+            n=n,
+            stop=stop,
+            top_logprobs=request.top_logprobs or 0,
+        ),
+        stop=stop,
+        begun=begun,
+        logprobs=bool(request.logprobs),
+        stream=bool(request.stream),
+        usage=_wants_usage(request),
+    )
+
+
+def plan_edit(host: Host, limits: Limits, request: api.EditRequest) -> Plan:
+    """An edit of a reply's reasoning; with `remember` it is put into the edit memory.
+
+    Raises:
+        Refused, SafeladderError: as `plan_chat`; or there is no such step, or nothing would be kept.
+    """
+    _check_model(host, request.model)
+    wishes = request.safeladder or api.Extension()
+    if wishes.search or wishes.edits or "value-guidance" in (wishes.steer or ()):
+        raise Refused("an edit is continued plainly or under treble", "safeladder", "unsupported_combination")
+    if request.remember and host.memory is None:
+        raise Refused("this server keeps no edit memory (safeladder serve --memory FILE)", "remember", "not_available")
+    if request.messages[-1].role == "assistant":
+        raise Refused("the last message must be the user's: the reply is edited by `reasoning`", "messages")
+    steps = split_steps(request.reasoning)
+    if not 1 <= request.step <= len(steps):
+        there = f"there are steps 1 to {len(steps)}" if steps else "there are none"
+        raise Refused(f"no step {request.step}: {there}", "step")
+    kept = _kept(request, steps[request.step - 1])
+    if not kept:
+        raise Refused("nothing would be kept of the reasoning", "text")
+    prefill = extended(host.engine, Prefill(), kept)
+    begun = f"{FORMAT.open_tag} {kept}"
+    if request.mode == "re-answer":
+        prefill, begun = frozen(host.engine, kept), f"{begun}{FORMAT.close_tag}"
+    sample = _sample(host, limits, request.messages)
+    steering = tuple(name for name in _steering(host, wishes) if name == "treble")
+    step = steps[request.step - 1]
+    return Plan(
+        sample=sample,
+        jobs=_jobs(host, limits, request, sample, prefill, wishes, steering),
+        begun=begun,
+        whole=True,
+        stream=bool(request.stream),
+        usage=_wants_usage(request),
+        edit=EditPlan(
+            mode=request.mode,
+            step=request.step,
+            reasoning=request.reasoning,
+            kept=kept,
+            remembered=_remembered(host, request, sample, step) if request.remember else None,
+        ),
+    )
+
+
+def _remembered(host: Host, request: api.EditRequest, sample: Sample, step: Step) -> str:
+    assert host.memory is not None
+    pair = EditPair(
+        question=sample.question,
+        original=step.text.strip(),
+        edited=request.text.strip(),
+        context=request.reasoning[: step.start],
+    )
+    return host.memory.add(pair).id
+
+
+def _kept(request: api.EditRequest, step: Step) -> str:
+    text, before, after = request.text.strip(), request.reasoning[: step.start], request.reasoning[step.end :]
+    if request.mode == "continue":
+        return f"{before}{text}".strip()
+    space = step.text[len(step.text.rstrip()) :] if text else ""
+    return f"{before}{text}{space}{after}".strip()
+
+
+def plan_steps(host: Host, limits: Limits, request: api.StepsRequest) -> Sample | None:
+    """What the scored reply was asked; None where the request does not say.
+
+    Raises:
+        Refused, SafeladderError: as `plan_chat`.
+    """
+    _check_model(host, request.model)
+    return _sample(host, limits, request.messages) if request.messages else None
+
+
+def _check_model(host: Host, model: str) -> None:
+    if model != host.name:
+        raise Refused(f"no model of this name is served; there is {host.name}", "model", "model_not_found")
+
+
+def _sample(host: Host, limits: Limits, messages: Sequence[api.AnyMessage]) -> Sample:
+    sample = sample_of(messages, limits, label=_NO_LABEL)
+    if sample.images and not host.images:
+        raise Refused("this model takes text only", "messages", "images_not_supported")
+    return replace(sample, language=language_of(sample.question) or "en")
+
+
+def _steering(host: Host, wishes: api.Extension) -> tuple[api.Steering, ...]:
+    """What is applied: what was asked for, or all that fits where nothing was said."""
+    if wishes.search and host.retriever is None:
+        raise Refused("this server has no index (safeladder serve --search DIR)", "safeladder.search", "not_available")
+    if wishes.edits and host.memory is None:
+        raise Refused("this server keeps no edit memory (safeladder serve --memory FILE)", "safeladder.edits")
+    if wishes.search and wishes.edits:
+        raise Refused("search and edits cannot be combined", "safeladder", "unsupported_combination")
+    alone = wishes.search or wishes.edits
+    if wishes.steer is None:
+        return tuple(name for name in host.steering if not (alone and name == "value-guidance"))
+    for name in wishes.steer:
+        if name not in host.steering:
+            raise Refused(f"this server was not started with --steer {name}", "safeladder.steer", "not_available")
+    if alone and "value-guidance" in wishes.steer:
+        raise Refused("value-guidance goes with neither search nor edits", "safeladder", "unsupported_combination")
+    return tuple(name for name in host.steering if name in wishes.steer)
+
+
+def _threaded(wishes: api.Extension, steering: Sequence[str]) -> str:
+    if wishes.search:
+        return "search"
+    if wishes.edits:
+        return "edits"
+    return "value-guidance" if "value-guidance" in steering else ""
+
+
+def _prefill(host: Host, message: api.AssistantMessage) -> Prefill:
+    """The beginning of a reply as token ids; control tokens that it spells are plain text."""
+    content, tokenizer = message.content, host.tokenizer
+    text = content if isinstance(content, str) else "".join(part.text for part in content or ())
+    if message.reasoning_content is None:
+        return Prefill().typed(inert_ids(tokenizer, text))
+    if not text:
+        return extended(host.engine, Prefill(), message.reasoning_content)
+    return frozen(host.engine, message.reasoning_content).typed(inert_ids(tokenizer, f" {text}"))
+
+
+def _jobs(
+    host: Host,
+    limits: Limits,
+    request: api.Sampling,
+    sample: Sample,
+    prefill: Prefill,
+    wishes: api.Extension,
+    steering: tuple[api.Steering, ...],
+    *,
+    n: int = 1,
+    stop: tuple[str, ...] = (),
+    top_logprobs: int = 0,
+) -> tuple[Job, ...]:
+    try:
+        prompt = (*host.engine.prompt_ids(sample), *prefill.token_ids)
+    except SafeladderError as error:
+        # What a sample is called here is nobody's business outside.
+        raise Refused(str(error).replace(f"sample {sample.id!r}: ", "").replace(sample.id, "request")) from None
+    room = host.engine.context_length - len(prompt)
+    if room < 1:
+        raise Refused(
+            f"the prompt has {len(prompt)} tokens; the model's context of {host.engine.context_length} leaves no room",
+            "messages",
+            "context_length_exceeded",
+        )
+    wanted = request.max_completion_tokens or request.max_tokens or limits.tokens
+    params = SamplingParams(
+        max_new_tokens=min(wanted, limits.tokens, room),
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        top_logprobs=top_logprobs,
+        stop=stop,
+    )
+    seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+    return tuple(
+        Job(
+            sample=sample,
+            prompt_ids=prompt,
+            params=params,
+            seed=seed_of(seed, choice),
+            steering=steering,
+            search=wishes.search,
+            memory=wishes.edits,
+            trail=wishes.trail,
+        )
+        for choice in range(n)
+    )
+
+
+def _wants_usage(request: api.Sampling) -> bool:
+    if request.stream_options is not None and not request.stream:
+        raise Refused("stream_options needs stream", "stream_options")
+    return bool(request.stream_options and request.stream_options.include_usage)

@@ -1,0 +1,120 @@
+"""Scores of every step of a reply: by the judges that come with the package, and by the served value models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from safeladder.serving import api
+from safeladder.steering.editing import Prefill, extended, frozen, tokenizer_of
+from safeladder.steering.steps import split_steps
+from safeladder.steering.values import ValueModel
+from safeladder.types import Engine, Response, Rollout, SafeladderError, Sample, Score, Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class Scorers:
+    """What scores steps.
+
+    Attributes:
+        verifiers: read the reply up to a step as if it were the whole.
+        values: of guided decoding; they need to know what was asked.
+    """
+
+    verifiers: Sequence[Verifier] = ()
+    values: Sequence[ValueModel] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Names under `scores`."""
+        return [*(v.name for v in self.verifiers), *(_name(v) for v in self.values)]
+
+
+def shipped_verifiers() -> list[Verifier]:
+    """The embedded judges: English text, no images."""
+    from safeladder.verifiers.embedded import EmbeddedRefusal, EmbeddedSafety
+
+    return [EmbeddedSafety(), EmbeddedRefusal()]
+
+
+def score_steps(
+    scorers: Scorers, engine: Engine, sample: Sample | None, reasoning: str, answer: str | None
+) -> api.StepsReply:
+    """Split reasoning and score the reply up to the end of every step, then (with an answer) as a whole.
+
+    Value models score nothing without a sample (None), and nothing that cannot be put behind its prompt.
+    """
+    steps = split_steps(reasoning)
+    texts = [reasoning[: step.end] for step in steps]
+    rows: list[dict[str, api.StepScore]] = [{} for _ in texts]
+    whole: dict[str, api.StepScore] | None = None if answer is None else {}
+    asked = sample or Sample(id="steps", label="chat", messages=())
+    for verifier in scorers.verifiers:
+        shown = [*texts, *([] if answer is None else [answer])]
+        rollouts = [Rollout.of_text(asked, text, Response(answer=text)) for text in shown]
+        verdicts = [_verdict(score) for score in verifier.score(rollouts)]
+        for row, score in zip(rows, verdicts, strict=False):
+            row[verifier.name] = score
+        if whole is not None:
+            whole[verifier.name] = verdicts[-1]
+    if scorers.values:
+        pieces = _pieces(engine, sample, [step.text for step in steps], answer)
+        for model in scorers.values:
+            found = [_value(model, sample, piece) for piece in pieces]
+            for row, score in zip(rows, found, strict=False):
+                row[_name(model)] = score
+            if whole is not None:
+                whole[_name(model)] = found[-1]
+    return api.StepsReply(
+        steps=[
+            api.ScoredStep(step=number, text=step.text, start=step.start, end=step.end, scores=row)
+            for number, (step, row) in enumerate(zip(steps, rows, strict=True), start=1)
+        ],
+        answer=whole,
+    )
+
+
+_Piece = tuple[tuple[int, ...], tuple[int, ...]] | str
+"""What stands before a step and the step, as token ids; or why there are none."""
+
+
+def _pieces(engine: Engine, sample: Sample | None, steps: Sequence[str], answer: str | None) -> list[_Piece]:
+    """Every step, and last the answer if there is one, behind all that was said before it."""
+    count = len(steps) + (answer is not None)
+    if sample is None:
+        return ["no question"] * count
+    prompt, before = engine.prompt_ids(sample), Prefill()
+    found: list[_Piece] = []
+    try:
+        for text in steps:
+            after = extended(engine, before, text)
+            found.append(_piece(engine, prompt, before, after))
+            before = replace(after, gap=text[len(text.rstrip()) :])
+        if answer is not None:
+            closed = replace(frozen(engine, before), gap=" ")
+            ended = extended(engine, closed, answer).typed([int(tokenizer_of(engine).eos_token_id)])
+            found.append(_piece(engine, prompt, closed, ended))
+    except SafeladderError as error:
+        found += [str(error)] * (count - len(found))
+    return found
+
+
+def _piece(engine: Engine, prompt: Sequence[int], before: Prefill, after: Prefill) -> _Piece:
+    if len(prompt) + len(after.token_ids) > engine.context_length:
+        return "longer than the model's context"
+    return (*prompt, *before.token_ids), after.token_ids[len(before.token_ids) :]
+
+
+def _value(model: ValueModel, sample: Sample | None, piece: _Piece) -> api.StepScore:
+    if isinstance(piece, str) or sample is None:
+        return api.StepScore(value=None, label=str(piece))
+    (value,) = model.score(sample, piece[0], [piece[1]])
+    return api.StepScore(value=value)
+
+
+def _verdict(score: Score) -> api.StepScore:
+    return api.StepScore(value=score.value, label=score.label if score.value is not None else score.explanation)
+
+
+def _name(model: ValueModel) -> str:
+    return f"value-model-{model.name}"

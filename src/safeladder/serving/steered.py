@@ -1,0 +1,340 @@
+"""The model as the server runs it: one reply at a time, plain or steered or searching, on an engine that many share.
+
+A `Job` is one choice of a request. Plain replies and directions go straight to the continuous engine, token by token;
+value guidance, searches and the edit memory are written as ordinary code over an `Engine`, so each runs on a thread of
+a pool over a lane of the same engine. Whatever is cancelled frees its rows before the next token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from safeladder.rollout.continuous import ContinuousEngine
+from safeladder.rollout.decoder import Decoder, MlpEdit
+from safeladder.rollout.lane import Lane
+from safeladder.rollout.local import LocalEngine
+from safeladder.rollout.tickets import SampledToken, VisionEdit
+from safeladder.serving import api
+from safeladder.serving.chat import Piece, Token
+from safeladder.serving.searched import searched
+from safeladder.types import (
+    Completion,
+    GenerationRequest,
+    Sample,
+    SamplingParams,
+    StopReason,
+)
+
+if TYPE_CHECKING:
+    from safeladder.search.retriever import Retriever
+    from safeladder.serving.memory import MemoryFile
+    from safeladder.steering.guided import GuidedDecoder, TrailStep
+
+_THREADS = 32
+Hear = Callable[[Token | Piece | api.Live], None]
+"""Told of what comes, in order, from any thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One reply to be made.
+
+    `prompt_ids` may go on behind the sample's prompt with the beginning of the reply.
+    """
+
+    sample: Sample
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
+    seed: int
+    steering: tuple[api.Steering, ...] = ()
+    search: bool = False
+    memory: bool = False
+    trail: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a reply ended. `tokens` are all of it, those already heard of included.
+
+    A search has no tokens here but an `answer`, or a `problem` where there is none.
+    """
+
+    stop_reason: StopReason
+    tokens: tuple[Token, ...] = ()
+    generated: int = 0
+    answer: str | None = None
+    ignored: tuple[str, ...] = ()
+    cost: dict[str, float | None] | None = None
+    trail: list[api.TrailStep] | None = None
+    search: api.SearchReport | None = None
+    edits: api.MemoryReport | None = None
+    value: float | None = None
+    """Of the last step that guidance kept."""
+
+
+class View(LocalEngine):
+    """Another engine's weights for one caller at a time, steered by an edit of its own; nothing is copied."""
+
+    def __init__(self, engine: LocalEngine, edit: MlpEdit | None) -> None:
+        self._of = engine
+        super().__init__(engine.policy, max_rows=engine.max_rows)
+        self.edit = edit
+
+    def sync(self) -> None:
+        """Nothing to copy."""
+
+    @property
+    def decoder(self) -> Decoder:
+        return self._of.decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Treble:
+    """Directions as the engine takes them."""
+
+    edit: MlpEdit | None
+    vision_edit: VisionEdit | None
+
+
+class Host:
+    """A served model with all that was loaded beside it.
+
+    Args:
+        engine: runs the model; closed by `close`.
+        name: what clients call the model.
+        revision: hash of its checkpoint.
+        guidance: guided decoders by the steering they run under (with directions, and without); empty = none.
+        treble: directions; None = not offered.
+        retriever: finds pages; None = no search.
+        memory: the edit memory; None = none.
+    """
+
+    def __init__(
+        self,
+        engine: ContinuousEngine,
+        *,
+        name: str,
+        revision: str,
+        guidance: Mapping[tuple[api.Steering, ...], GuidedDecoder] | None = None,
+        treble: Treble | None = None,
+        retriever: Retriever | None = None,
+        memory: MemoryFile | None = None,
+    ) -> None:
+        self.engine, self.name, self.revision = engine, name, revision
+        self.guidance, self.treble = dict(guidance or {}), treble
+        self.retriever, self.memory = retriever, memory
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="reply")
+        # Its engines take one call at a time.
+        self.guided_pool = ThreadPoolExecutor(1, thread_name_prefix="guided")
+        self._texts: dict[int, str] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.engine.policy.tokenizer
+
+    @property
+    def steering(self) -> list[api.Steering]:
+        """What requests may ask for."""
+        found: list[api.Steering] = []
+        if self.guidance:
+            found.append("value-guidance")
+        if self.treble is not None:
+            found.append("treble")
+        return found
+
+    @property
+    def images(self) -> bool:
+        return self.engine.policy.family.supports_images
+
+    def token_text(self, id: int) -> str:
+        """A token's text on its own."""
+        found = self._texts.get(id)
+        if found is None:
+            found = self._texts[id] = str(self.tokenizer.decode([id], skip_special_tokens=False))
+        return found
+
+    def close(self, grace: float) -> None:
+        """Let what runs go on for up to `grace` seconds, then cancel it."""
+        self.engine.close(grace)
+        for pool in (self._pool, self.guided_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, job: Job, hear: Hear, *, live: bool) -> Outcome:
+        """Make one reply. Cancel the task to give up.
+
+        Args:
+            hear: told of tokens, text, steps and turns as they come.
+            live: tokens are wanted as they come; else `Outcome.tokens` is enough.
+
+        Raises:
+            SafeladderError: the request does not fit the model.
+            EngineBusy: too many requests wait.
+            EngineClosed: the server is stopping.
+            Unavailable: the search index failed.
+        """
+        if job.search:
+            return await self._threaded(self._pool, self._searched, job, hear)
+        if job.memory:
+            return await self._threaded(self._pool, self._remembered, job, hear)
+        if "value-guidance" in job.steering:
+            return await self._threaded(self.guided_pool, self._guided, job, hear)
+        return await self._plain(job, hear, live)
+
+    async def _plain(self, job: Job, hear: Hear, live: bool) -> Outcome:
+        def on_token(token: SampledToken) -> None:
+            hear(Token(token.token_id, token.logprob, token.top_logprobs))
+
+        treble = self._treble(job)
+        ticket = self.engine.submit(
+            GenerationRequest(sample=job.sample, prompt_ids=job.prompt_ids),
+            job.params,
+            seed=job.seed,
+            on_token=on_token if live else None,
+            edit=treble.edit,
+            vision_edit=treble.vision_edit,
+        )
+        (completion,) = await asyncio.wrap_future(ticket.future)
+        return _completed(completion)
+
+    def _treble(self, job: Job) -> Treble:
+        if "treble" not in job.steering:
+            return Treble(None, None)
+        assert self.treble is not None
+        return self.treble
+
+    async def _threaded(
+        self, pool: ThreadPoolExecutor, work: Callable[[Job, Lane, Hear], Outcome], job: Job, hear: Hear
+    ) -> Outcome:
+        treble = self._treble(job)
+        lane = Lane(self.engine, edit=treble.edit, vision_edit=treble.vision_edit)
+        left = False
+
+        def told(what: Token | Piece | api.Live) -> None:
+            if left:
+                raise _Left
+            hear(what)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work, job, lane, told)
+        except asyncio.CancelledError:
+            left = True
+            lane.cancel()
+            raise
+
+    def _guided(self, job: Job, lane: Lane, hear: Hear) -> Outcome:
+        decoder, treble = self.guidance[job.steering], self._treble(job)
+
+        def on_step(step: TrailStep) -> None:
+            hear(api.Live(step=trail_step(step)))
+
+        looking = treble.vision_edit() if treble.vision_edit and job.sample.images else contextlib.nullcontext()
+        try:
+            with looking:
+                result = decoder.generate(job.sample, job.params, seed=job.seed, on_step=on_step)
+        finally:
+            if isinstance(decoder.engine, LocalEngine):
+                decoder.engine.forget()
+        cost, last = result.cost, result.trail[-1]
+        return replace(
+            _completed(result.completion),
+            value=None if last.chosen is None else last.candidates[last.chosen].value,
+            ignored=tuple(name for name, given in _sampling(job.params) if given),
+            trail=[trail_step(step) for step in result.trail] if job.trail else None,
+            cost={
+                "generated_tokens": cost.generated_tokens,
+                "proposed_tokens": cost.proposed_tokens,
+                "positions": cost.positions,
+                "calls": cost.calls,
+                "seconds": cost.seconds,
+            },
+        )
+
+    def _searched(self, job: Job, lane: Lane, hear: Hear) -> Outcome:
+        assert self.retriever is not None
+        found = searched(lane, self.tokenizer, self.retriever, job.sample, job.params, hear, seed=job.seed)
+        return Outcome(
+            stop_reason=found.rollout.stop_reason,
+            generated=found.rollout.length,
+            answer=found.answer,
+            search=found.report,
+        )
+
+    def _remembered(self, job: Job, lane: Lane, hear: Hear) -> Outcome:
+        assert self.memory is not None
+        applied = self.memory.snapshot().apply(_Shown(lane, self.tokenizer), job.sample, job.params, seed=job.seed)
+        rollout = applied.rollout
+        return Outcome(
+            stop_reason=rollout.stop_reason,
+            tokens=tuple(map(Token, rollout.token_ids, rollout.logprobs)),
+            generated=applied.tokens,
+            edits=api.MemoryReport(
+                outcome=applied.outcome,
+                step=applied.step,
+                original=applied.original,
+                edited=applied.edited,
+                rule=applied.rule,
+                support=applied.support,
+            ),
+        )
+
+
+class _Left(Exception):
+    """Nobody waits for this reply any more."""
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A lane that shows its tokenizer, for text that people typed."""
+
+    lane: Lane
+    tokenizer: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.lane, name)
+
+
+def seed_of(seed: int, choice: int) -> int:
+    """The seed of one of `n` replies: the first has the request's own."""
+    if choice == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{choice}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+def trail_step(step: TrailStep) -> api.TrailStep:
+    """A decision of guidance as the server says it."""
+    return api.TrailStep(
+        step=step.depth + 1,
+        weights=dict(step.weights),
+        action="keep" if step.action == "keep" else "backtrack",
+        candidates=[
+            api.Candidate(
+                text=candidate.text,
+                scores=dict(candidate.values),
+                value=candidate.value,
+                total=candidate.score,
+                chosen=number == step.chosen,
+                proposed=candidate.source == "proposed",
+                count=candidate.count,
+                ends=candidate.ends,
+            )
+            for number, candidate in enumerate(step.candidates)
+        ],
+    )
+
+
+def _completed(completion: Completion) -> Outcome:
+    tops = completion.top_logprobs or ((),) * len(completion.token_ids)
+    tokens = tuple(map(Token, completion.token_ids, completion.logprobs, tops))
+    return Outcome(stop_reason=completion.stop_reason, tokens=tokens, generated=len(tokens))
+
+
+def _sampling(params: SamplingParams) -> list[tuple[str, bool]]:
+    """What guidance has no use for, and whether it was asked for."""
+    return [("temperature", params.temperature != 1.0), ("top_p", params.top_p != 1.0)]
