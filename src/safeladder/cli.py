@@ -192,7 +192,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from safeladder.serving import eval_command
+    from safeladder.serving import eval_command, serve_command
 
     parser = _Parser(prog="safeladder", description="Climb from a helpful-only model to a safe and capable one.")
     parser.add_argument("--version", action="version", version=f"safeladder {__version__}")
@@ -232,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_audit(verbs)
     _add_risk(verbs)
     eval_command.add_parser(verbs)
+    serve_command.add_parser(verbs)
     _add_guidance(verbs)
 
     doctor = verbs.add_parser(
