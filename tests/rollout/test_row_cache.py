@@ -45,6 +45,7 @@ def step(cache: RowCache, tokens: list[float]) -> list[list[float]]:
         view.keys[layer][:, 0, view.length, 0] = torch.tensor(tokens) + layer / 4
         view.values[layer][:, 0, view.length, 0] = torch.tensor(tokens) + layer / 4 + 0.5
     assert visible.shape == (len(tokens), 1, 1, view.length + 1)
+    assert not any(store[:, :, : view.length + 1].isnan().any() for store in (*view.keys, *view.values))
     seen = []
     for row in range(len(tokens)):
         columns = visible[row, 0, 0].nonzero().squeeze(1)
@@ -83,6 +84,19 @@ def test_every_row_sees_what_it_wrote_and_nothing_else(moves):
         assert len(cache.starts) == len(expected) <= rows or not expected
         longest = max(longest, *map(len, expected), 0)
         assert columns <= max(64, 4 * longest), "storage is bounded by the longest row there was"
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_row_that_is_not_finite_leaves_nothing_behind(gone):
+    """0 · NaN is NaN: what stands in columns that a row does not see still counts."""
+    cache = row_cache()
+    cache.join(prefilled([[1.0] * 9, [2.0] * 9]), [0, 1], [9, 9])
+    step(cache, [3.0, 4.0])
+    for store in (*cache._store.keys, *cache._store.values):
+        store[gone] = torch.nan
+    cache.leave(gone)
+    cache.join(prefilled([[5.0] * 4]), [0], [4])
+    assert step(cache, [6.0, 7.0])[1] == [5.0, 5.0, 5.0, 5.0, 7.0]
 
 
 def test_storage_stays_bounded_while_rows_come_and_go_for_ever():

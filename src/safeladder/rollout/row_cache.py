@@ -3,6 +3,8 @@
 All rows share one clock: the next token of every row goes to column `clock`, and a row's own columns are the ones that
 end there. Keys are stored rotated at their own positions, so a column has no meaning of its own and a row can be put
 wherever it fits: newcomers are copied in to end at the clock, and when columns run out everything moves to the left.
+Columns that a row does not see hold zeros or what some row had there, never anything that is not finite: attention
+multiplies it by zero.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class RowCache:
         first = len(self.starts)
         for into, outof in ((self._store.keys, cache.keys), (self._store.values, cache.values)):
             for store, filled in zip(into, outof, strict=True):
+                store[first:total].zero_()
                 for row, (source, length) in enumerate(zip(sources, lengths, strict=True), start=first):
                     store[row, :, self.clock - length : self.clock] = filled[source, :, :length]
         self.starts += [self.clock - length for length in lengths]
@@ -57,6 +60,7 @@ class RowCache:
         if row != last:
             begin = self.starts[last]
             for store in (*self._store.keys, *self._store.values):
+                store[row].zero_()  # who leaves may leave numbers behind that are not finite
                 store[row, :, begin : self.clock] = store[last, :, begin : self.clock]
             self.starts[row] = begin
         self.starts.pop()
@@ -98,6 +102,8 @@ class RowCache:
         old, store = self._store, self._store
         if (rows, columns) != self.capacity:
             store = self._decoder.new_cache(rows, columns)
+            for fresh in (*store.keys, *store.values):
+                fresh.zero_()
         for before, after in ((old.keys, store.keys), (old.values, store.values)):
             for source, target in zip(before, after, strict=True):
                 used = source[:count, :, self.clock - span : self.clock]
