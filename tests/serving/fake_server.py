@@ -165,16 +165,12 @@ def create_app(fake: FakeServer) -> Any:
             edit=edited,
         )
         finish = "length" if report.stop_reason == "length" else "stop"
-        yield event(
-            body, [api.ChunkChoice(index=0, delta=api.Delta(), finish_reason=finish, safeladder=report)], None
-        )
+        yield event(body, [api.ChunkChoice(index=0, delta=api.Delta(), finish_reason=finish, safeladder=report)], None)
         yield event(body, [], api.Usage(prompt_tokens=9, completion_tokens=len(chunks), total_tokens=9 + len(chunks)))
         yield "data: [DONE]\n\n"
 
     def event(body: api.Sampling, choices: list[api.ChunkChoice], usage: api.Usage | None) -> str:
-        chunk = api.Chunk(
-            id="c", created=0, model=body.model, system_fingerprint="f", choices=choices, usage=usage
-        )
+        chunk = api.Chunk(id="c", created=0, model=body.model, system_fingerprint="f", choices=choices, usage=usage)
         return f"data: {chunk.model_dump_json(exclude_none=True)}\n\n"
 
     for path, handler, method in (

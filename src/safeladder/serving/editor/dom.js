@@ -12,7 +12,7 @@ export function el(tag, props = {}, ...children) {
     else if (/^(class|role|for|scope|data-.*|aria-.*)$/.test(name)) node.setAttribute(name, value);
     else node[name] = value;
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(2).filter((child) => child !== null && child !== undefined));
   return node;
 }
 

@@ -2,8 +2,8 @@
 
 import { Problem, Server } from "./api.js";
 import { $, Announcer, arrows, el } from "./dom.js";
-import { chosen, offer, restore, wireImages, written } from "./form.js";
-import { History, storage } from "./history.js";
+import { chosen, offer, restore, wireForm, written } from "./form.js";
+import { History, KEY as VERSIONS, storage } from "./history.js";
 import { clearNotice, complain, notice } from "./notices.js";
 import { addRung, addText, addTurn, incomplete, showDiff, showFacts, showState, showSteps, showVersion, title } from "./reply.js";
 
@@ -90,6 +90,10 @@ function ask() {
 }
 
 function edit(parent, step, text, mode, remember) {
+  if (uneditable(parent)) {
+    complain(uneditable(parent));
+    return;
+  }
   const options = chosen();
   if (!options || running || !ready()) return;
   if (text === step.text.trim() && mode === "re-answer") remember = false;
@@ -99,7 +103,8 @@ function edit(parent, step, text, mode, remember) {
     parent: parent.id,
     question,
     images,
-    options: { ...options, search: false, edits: false },
+    // An edited chain is continued plainly or under treble.
+    options: { ...options, steer: options.steer.filter((name) => name === "treble"), search: false, edits: false },
     edit: { step: step.step, before: step.text, text },
   });
   const body = { messages: messagesOf(parent), reasoning: parent.reasoning, step: step.step, text, mode, remember };
@@ -238,7 +243,10 @@ async function score(version) {
   }
   if (!history.get(version.id)) return;
   history.put(version);
-  if (current === version) steps(version);
+  if (current?.id === version.id) {
+    current = version;
+    steps(version);
+  }
 }
 
 /** Why a version cannot be worked on; empty where it can. An image that was not kept may not be left out silently. */
@@ -246,6 +254,12 @@ function missing(version) {
   return version.images.some((image) => !image.url)
     ? "The image of this question was too large to be kept. Add it again and ask anew to edit the steps."
     : "";
+}
+
+function uneditable(version) {
+  // What the search was told is not part of the reasoning: the model would go on without its sources.
+  if (version.options.search) return "The steps of a search cannot be edited.";
+  return missing(version);
 }
 
 // Showing ----------------------------------------------------------------------------------------------------------
@@ -265,7 +279,7 @@ function steps(version) {
 function handlersOf(version) {
   return {
     act: (step, text, mode, remember) => edit(version, step, text, mode, remember),
-    may: missing(version),
+    may: uneditable(version),
     remembers: Boolean(served()?.edits),
   };
 }
@@ -406,9 +420,22 @@ function wire() {
     announcer.say("All versions are cleared.");
   });
   document.addEventListener("keydown", shortcuts);
+  addEventListener("storage", ({ key, newValue }) => {
+    if (key !== VERSIONS) return;
+    if (newValue === null) history.cleared();
+    else history.merge();
+    const now = current && history.get(current.id);
+    if (current && !now) showNothing();
+    else if (now !== current) show(now);
+    else listVersions();
+  });
+  addEventListener("pagehide", () => {
+    const unfinished = history.versions.find(({ state }) => state === "running");
+    if (unfinished) history.put(Object.assign(unfinished, { state: "failed" }));
+  });
   arrows($("steps"), ".edit");
   arrows($("versions"), "button");
-  wireImages();
+  wireForm();
   wireTheme();
 }
 

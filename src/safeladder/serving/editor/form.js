@@ -22,6 +22,22 @@ export function offer(served) {
     el("label", {}, el("input", { type: "checkbox", value: name, checked: true }), STEERING[name] ?? name),
   );
   $("steering").replaceChildren(el("legend", {}, "Steering"), ...boxes);
+  fit(null);
+}
+
+/** What goes together: a search or remembered edits, not both, and value guidance with neither. */
+function fit(changed) {
+  if (changed === $("search") && changed.checked) $("memory").checked = false;
+  if (changed === $("memory") && changed.checked) $("search").checked = false;
+  const guidance = $("steering").querySelector("[value=value-guidance]");
+  if (!guidance) return;
+  const other = wanted("search") ? "a search" : wanted("memory") ? "remembered edits" : "";
+  guidance.disabled = Boolean(other);
+  guidance.parentElement.title = other ? `Not together with ${other}` : "";
+}
+
+function wanted(id) {
+  return !$(`${id}-choice`).hidden && $(id).checked;
 }
 
 /** {question, images, options} as they stand; null, and a complaint, where they cannot be sent. */
@@ -52,9 +68,9 @@ export function chosen() {
     temperature: number("temperature"),
     tokens: number("tokens"),
     seed: number("seed"),
-    steer: [...$("steering").querySelectorAll("input:checked")].map((box) => box.value),
-    search: !$("search-choice").hidden && $("search").checked,
-    edits: !$("memory-choice").hidden && $("memory").checked,
+    steer: [...$("steering").querySelectorAll("input:checked:enabled")].map((box) => box.value),
+    search: wanted("search"),
+    edits: wanted("memory"),
   };
 }
 
@@ -65,7 +81,8 @@ export function restore(version) {
   draw();
 }
 
-export function wireImages() {
+export function wireForm() {
+  $("extras").addEventListener("change", ({ target }) => fit(target));
   $("file").addEventListener("change", async () => {
     await add([...$("file").files]);
     $("file").value = "";

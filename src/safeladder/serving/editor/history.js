@@ -1,6 +1,6 @@
 // Versions: every reply, and every edit of one, in a forest; kept in this browser.
 
-const KEY = "safeladder.editor.versions";
+export const KEY = "safeladder.editor.versions";
 const FORMAT = 1;
 const MOST = 200;
 const LARGEST_IMAGE = 64 * 1024;
@@ -11,7 +11,9 @@ export class History {
     this.storage = storage;
     this.versions = [];
     this.kept = !storage.passing;
-    this.#load();
+    this.own = new Set();
+    this.gone = new Set();
+    this.merge();
   }
 
   get(id) {
@@ -21,18 +23,33 @@ export class History {
   /** Adds a version, or takes note that it has changed. The oldest go where there are too many. */
   put(version) {
     if (!this.get(version.id)) this.versions.push(version);
-    if (this.versions.length > MOST) this.versions.splice(0, this.versions.length - MOST);
+    this.own.add(version.id);
     this.#save();
   }
 
   remove(id) {
+    this.gone.add(id);
     this.versions = this.versions.filter((version) => version.id !== id);
     this.#save();
   }
 
   clear() {
+    this.merge();
+    for (const { id } of this.versions) this.gone.add(id);
     this.versions = [];
     this.#save();
+  }
+
+  /** Takes in what other tabs have stored; what was made or changed in this tab stays as it is. */
+  merge() {
+    const others = this.#stored().filter(({ id }) => !this.own.has(id) && !this.gone.has(id));
+    const newer = new Set(others.map(({ id }) => id));
+    this.versions = [...this.versions.filter(({ id }) => !newer.has(id)), ...others].sort((a, b) => a.created - b.created);
+  }
+
+  /** Another tab has cleared everything; what is streaming here stays. */
+  cleared() {
+    this.versions = this.versions.filter((version) => version.state === "running");
   }
 
   /** Versions in reading order with their depth: newest question first, below each what was made of it, oldest first. */
@@ -48,17 +65,19 @@ export class History {
     return found;
   }
 
-  #load() {
+  #stored() {
     try {
       const stored = JSON.parse(this.storage.getItem(KEY) ?? "null");
-      if (stored?.format === FORMAT && Array.isArray(stored.versions)) this.versions = stored.versions.filter(usable).map(settled);
+      return stored?.format === FORMAT && Array.isArray(stored.versions) ? stored.versions.filter(usable) : [];
     } catch {
-      this.versions = [];
+      return [];
     }
   }
 
   #save() {
-    const small = this.versions.map((version) => ({
+    this.merge();
+    if (this.versions.length > MOST) this.versions.splice(0, this.versions.length - MOST);
+    const small = this.versions.filter(({ state }) => state !== "running").map((version) => ({
       ...version,
       images: version.images.map(({ name, url }) => ({ name, url: url && url.length <= LARGEST_IMAGE ? url : null })),
     }));
@@ -86,11 +105,6 @@ function bare({ name }) {
 
 function usable(version) {
   return typeof version?.id === "string" && typeof version.question === "string" && Array.isArray(version.images);
-}
-
-/** A reply that was streaming when the page was closed has broken off. */
-function settled(version) {
-  return version.state === "running" ? { ...version, state: "failed" } : version;
 }
 
 /** The browser's storage of this name; where that is forbidden, one that lasts as long as the page. */

@@ -75,11 +75,22 @@ export function showFacts(version) {
     version.seconds ? `${version.seconds.toFixed(1)} s` : null,
     (report?.steering ?? options.steer ?? []).map((name) => name.replace("-", " ")).join(", ") || "no steering",
     options.search ? "search" : null,
-    report?.edits ? `${report.edits.filter((edit) => edit.applied).length} of ${report.edits.length} remembered edits applied` : null,
     report?.edit ? `edit distance ${report.edit.distance.toFixed(2)}` : null,
     report?.edit?.remembered ? "edit remembered" : null,
   ];
+  const unused = report?.ignored?.length ? `Guidance samples in its own way; not used: ${report.ignored.join(", ").replaceAll("_", " ")}.` : "";
+  tell($("ignored"), unused);
+  tell($("memory-note"), memoryNote(report?.edits));
   $("facts").replaceChildren(...facts.filter(Boolean).map((fact) => el("span", {}, fact)));
+}
+
+/** What became of the edit memory, in one line. */
+function memoryNote(report) {
+  if (!report) return "";
+  const support = report.support === null ? "" : ` ${Math.round(100 * report.support)} % of the model’s own samples agree.`;
+  if (report.outcome !== "applied") return `Remembered edits: ${report.outcome}.${support}`;
+  const change = report.edited ? `“${report.original}” became “${report.edited}”` : `“${report.original}” was left out`;
+  return `Remembered edit applied to step ${report.step}: ${change}.${support}`;
 }
 
 export function showState(version) {

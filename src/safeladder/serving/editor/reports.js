@@ -23,7 +23,7 @@ export function turnItem(turn) {
 }
 
 export function sourceItem({ id, title, read }) {
-  return el("li", {}, el("span", { class: "id" }, `[${id}]`), el("span", {}, title, read ? el("span", { class: "tag" }, "read") : null));
+  return el("li", {}, el("span", { class: "id" }, `[${id}]`), el("span", {}, title, read ? [" ", el("span", { class: "tag" }, "read")] : null));
 }
 
 /** The verdict in words: never certain where the search says nothing. */
@@ -61,7 +61,7 @@ export function trailTable(rung) {
 function tags({ chosen, proposed, count, ends }) {
   return [chosen && "kept", proposed && "proposed, not the model’s own", count > 1 && `sampled ${count} times`, ends && "ends the reply"]
     .filter(Boolean)
-    .map((text) => el("span", { class: "tag" }, text));
+    .flatMap((text) => [" ", el("span", { class: "tag" }, text)]);
 }
 
 function number(value) {
@@ -74,6 +74,7 @@ export function trailSummary(trail, cost) {
   const parts = [`${trail.length} ${trail.length === 1 ? "decision" : "decisions"}`];
   if (proposed) parts.push(`${proposed} proposed`);
   for (const [name, value] of Object.entries(cost ?? {})) {
+    if (value === null) continue;
     parts.push(`${name.replaceAll("_", " ")} ${Number.isInteger(value) ? value : value.toFixed(2)}`);
   }
   return parts.join(" · ");

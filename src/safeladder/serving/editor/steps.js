@@ -55,7 +55,7 @@ function stepItem(step, version, drafts, handlers) {
       },
       "Edit",
     );
-    const text = el("p", { class: "text", dir: "auto" }, step.text.trim(), changed ? el("span", { class: "tag" }, "edited") : null);
+    const text = el("p", { class: "text", dir: "auto" }, step.text.trim(), changed ? [" ", el("span", { class: "tag" }, "edited")] : null);
     item.replaceChildren(number, el("div", {}, text, scoreRow(step.scores)), edit);
     return edit;
   };
