@@ -24,8 +24,6 @@ from safeladder.types import Engine, Rollout, SafeladderError, Sample, SamplingP
 
 _UNCALIBRATED = 0.15
 """The support that an edit needs where the memory holds no samples to calibrate it on."""
-_NEVER = 0.05
-"""Below this mean support the model never says of itself what people wrote: the edit has to be forced."""
 _FLOOR = 0.2
 """Least similarity of a step to a rule."""
 
@@ -77,16 +75,15 @@ class EditMemory:
     def gate(self, rule: Rule) -> Gate:
         """What this memory has shown a rule to need: the threshold between supports of corrected and of confirmed
         steps with the best balanced accuracy, in the middle of the widest such interval; half the mean support of the
-        corrected ones where nothing was confirmed.
+        corrected ones where nothing was confirmed. Forced where the model never once said what people wrote.
         """
         edits = _known([fit.support(p.candidates) for p, fit in _own_fits(rule)])
         if not edits:
             return Gate(support=_UNCALIBRATED, forced=False)
-        average = sum(edits) / len(edits)
-        if average < _NEVER:
+        if not any(edits):
             return Gate(support=0.0, forced=True)
         kept = _known([fit.support(p.candidates) for p, fit in self.confirmed(rule)])
-        return Gate(support=threshold(edits, kept) if kept else average / 2, forced=False)
+        return Gate(support=threshold(edits, kept) if kept else sum(edits) / len(edits) / 2, forced=False)
 
     def confirmed(self, rule: Rule) -> list[tuple[EditPair, Fit]]:
         """Confirmed steps that the rule would have changed."""

@@ -33,8 +33,8 @@ class EditPair:
     """One correction, or one step that a person looked at and left as it is (`edited` equals `original`).
 
     `context` is the reasoning before the step. `candidates` is what the model said in this place when it was sampled
-    there (each distinct step with its probability, "" for those that were cut); empty where nobody sampled. `answer` is what the model
-    answered after the edit, `source` names the sample.
+    there (each distinct step with its probability, "" for those that were cut); empty where nobody sampled. `answer` is
+    what the model answered after the edit, `source` names the sample.
     """
 
     question: str

@@ -1,8 +1,8 @@
 """A stored correction carried over to another question.
 
 The model drafts a chain. Where a rule of the memory fits one of its steps, the model is sampled in that place, and the
-edit is made where the model itself says what the rule demands with enough probability: its likeliest such step replaces the
-draft's, and the model goes on from there. So the rule says *what* to change, the model *whether* it holds here and
+edit is made where the model itself says what the rule demands with enough probability: its likeliest such step replaces
+the draft's, and the model goes on from there. So the rule says *what* to change, the model *whether* it holds here and
 *what to put into open slots*.
 
 A correction that the model never makes of itself (a convention) has no such evidence. It is *forced*: written in place
