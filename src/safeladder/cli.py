@@ -271,9 +271,10 @@ def _add_search(verbs: Any) -> None:
 
 
 def _add_guidance(verbs: Any) -> None:
-    from safeladder.steering import value_command
+    from safeladder.steering import edit_command, value_command
 
     value_command.add_parser(verbs)
+    edit_command.add_parser(verbs)
 
 
 def _add_risk(verbs: Any) -> None:
