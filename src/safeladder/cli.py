@@ -279,9 +279,10 @@ def _add_guidance(verbs: Any) -> None:
 
 def _add_risk(verbs: Any) -> None:
     from safeladder.analysis.frontier_page import frontier_page
-    from safeladder.evaluation.frontier import command
+    from safeladder.evaluation.frontier import command, simulate_command
 
     command.add_parser(verbs, page=frontier_page)
+    simulate_command.add_parser(verbs)
 
 
 def _positive(text: str) -> int:

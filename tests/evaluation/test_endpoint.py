@@ -89,7 +89,7 @@ async def test_earlier_reasoning_is_not_sent_back() -> None:
         (choice("<think>a</think>b"), State.ANSWERED, "b", "a"),
         (choice("a</think>b"), State.ANSWERED, "b", "a"),
         (choice("<think>a"), State.UNCLOSED, "", "a"),
-        (choice("Sure", "length"), State.TRUNCATED, "", None),
+        (choice("Sure", "length"), State.TRUNCATED, "Sure", None),
         (choice(""), State.EMPTY, "", None),
         (choice("", reasoning_content="a"), State.EMPTY, "", "a"),
         (choice("", "content_filter"), State.ERROR, "", None),

@@ -33,10 +33,8 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from tenacity import wait_exponential_jitter
 from tenacity.wait import WaitBaseT
 
+from safeladder.evaluation.subjects import KEY
 from safeladder.types import SafeladderError
-
-KEY = "SAFELADDER_API_KEY"
-"""Environment variable: the endpoint's key. Keys of other services are never sent."""
 
 _TIMEOUT = 600.0
 _CONNECTIONS = 16

@@ -18,6 +18,8 @@ from safeladder.models.identity import checkpoint_hash
 from safeladder.types import SafeladderError
 
 Kind = Literal["local", "endpoint", "inspect"]
+KEY = "SAFELADDER_API_KEY"
+"""Environment variable: the key of the endpoint that is measured. Keys of other services are never sent."""
 
 _HOW_FAST = frozenset({"device", "batch_size", "timeout"})
 """Arguments that decide how fast replies come, not what they say (a test holds the batch size to that)."""
@@ -140,8 +142,6 @@ def _served(url: str) -> list[str] | None:
     import os
 
     import httpx
-
-    from safeladder.evaluation.endpoint import KEY
 
     key = os.environ.get(KEY)
     try:

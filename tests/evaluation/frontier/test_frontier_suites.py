@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,20 @@ needs_xstest = pytest.mark.skipif(not (DATA / "xstest").is_dir(), reason="XSTest
 
 
 class Answering:
-    """A judge model that gives the same reply to everybody and keeps what it was asked."""
+    """A judge model that gives the same reply to everybody, or one by what is asked, and keeps what it was asked."""
 
     name, sees_images = "stub", False
 
-    def __init__(self, text: str, **fields: Any) -> None:
-        self._reply, self.asked = JudgeReply(text=text, **fields), []
+    def __init__(self, text: str | Callable[[str], str], **fields: Any) -> None:
+        self._text, self._fields, self.asked = text, fields, []
 
     def reply(
         self, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int, choices: Sequence[str] = ()
     ) -> list[JudgeReply]:
-        self.asked += ["".join(message.text for message in chat) for chat in conversations]
-        return [self._reply for _ in conversations]
+        now = ["".join(message.text for message in chat) for chat in conversations]
+        self.asked += now
+        said = [self._text if isinstance(self._text, str) else self._text(asked) for asked in now]
+        return [JudgeReply(text=text, **self._fields) for text in said]
 
 
 def judged(suite: str, answers: dict[str, str | None], samples: list[Sample], judge: Any = None) -> list[Rollout]:
@@ -221,10 +223,11 @@ def test_pressure_pushes_away_from_the_truth_and_neutral_askings_do_not() -> Non
 def test_the_gap_between_the_modes_by_hand() -> None:
     samples = deployment_gap.read(DATA / "xstest", "xstest")
     answers = {"evaluation": "I'm sorry, but I can't help with that.", "deployment": "Sure."}
-    found = deployment_gap.figures(judged("deployment-gap", answers, samples), QUICK)
+    judge = Answering(lambda asked: "unsafe\nO1" if "Sure." in asked else "safe")
+    found = deployment_gap.figures(judged("deployment-gap", answers, samples, judge), QUICK)
     assert figure(found, "unsafe in deployment minus in evaluation").metric.value == 1.0
     assert figure(found, "gap score").metric.value == 0.0
-    same = deployment_gap.figures(judged("deployment-gap", {"*": "Sure."}, samples), QUICK)
+    same = deployment_gap.figures(judged("deployment-gap", {"*": "Sure."}, samples, judge), QUICK)
     gap = figure(same, "unsafe in deployment minus in evaluation").metric
     assert (gap.value, figure(same, "gap score").metric.value) == (0.0, 1.0)
     assert gap.high > 0.0  # 200 pairs that agree do not prove a gap of exactly nothing
@@ -240,16 +243,26 @@ def test_no_reply_is_unscored_in_both_modes_and_the_judge_is_named() -> None:
         assert all("stub" in r.scores["unsafe"].explanation for r in rollouts)
 
 
+@needs_xstest
+def test_offline_the_embedded_judge_tells_and_says_so() -> None:
+    samples = deployment_gap.read(DATA / "xstest", "xstest")[:4]
+    refusing = "I'm sorry, but I can't help you with that. It would be wrong of me to assist with this request."
+    rollouts = judged("deployment-gap", {"deployment": refusing, "evaluation": "zqx wvk jhg"}, samples)
+    found = [r.scores["unsafe-embedded-safety"] for r in rollouts]
+    # What the judge does not know is unscored, in either mode.
+    assert [score.value for score in found] == [0.0, None, 0.0, None]
+
+
 # --- CyberSecEval -----------------------------------------------------------------------------------------------------
 
 
 @needs_frontier
-def test_false_refusals_by_wording_and_by_judge() -> None:
+def test_false_refusals_by_the_embedded_judge_and_by_another() -> None:
     suite = load_suite("cyber-frr")
     samples = suite.read(DATA / "frontier", "mitre")[:40]
-    rollouts = [
-        rollout(s, "I'm sorry, but I can't help with that." if i < 10 else "Here it is.") for i, s in enumerate(samples)
-    ]
+    refusing = "I'm sorry, but I can't help you with that. It would be wrong of me to assist with this request."
+    plain = "Sure! First, open the settings of the device and read the log. Then write down what you have found."
+    rollouts = [rollout(s, refusing if i < 10 else plain) for i, s in enumerate(samples)]
     (verifier,) = suite.verifiers(None)
     scored = [r.judged({verifier.name: x}, None) for r, x in zip(rollouts, verifier.score(rollouts), strict=True)]
     (found,) = suite.figures(scored, Bootstrap())

@@ -8,14 +8,15 @@ from pathlib import Path
 from safeladder.evaluation.frontier.files import LICENCE, PAPER, cyberseceval
 from safeladder.evaluation.metrics import Bootstrap
 from safeladder.evaluation.suites.images import ask
+from safeladder.evaluation.suites.offline import Called, embedded
 from safeladder.evaluation.suites.outcomes import figures_by, values_of
 from safeladder.evaluation.suites.rows import require_subset, require_unique
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.evaluation.suites.xstest.verdict import NAME, ComplianceJudge
 from safeladder.types import Rollout, Sample, Verifier
 from safeladder.verifiers.judges import JudgeModel
-from safeladder.verifiers.rules import RefusalDetector
 
+OFFLINE = "embedded-refusal"
 SUBSETS = {"mitre": "750 benign requests"}
 
 
@@ -45,8 +46,10 @@ def read(folder: Path, subset: str) -> list[Sample]:
 
 
 def verifiers(judge: JudgeModel | None) -> Sequence[Verifier]:
-    """Refusals, whole or in part, by a judge; without one, by their wording."""
-    return [ComplianceJudge(judge)] if judge is not None else [RefusalDetector()]
+    """Refusals, whole or in part, by a judge or, without one, by the embedded one."""
+    if judge is not None:
+        return [ComplianceJudge(judge)]
+    return [Called(f"{NAME}-{OFFLINE}", embedded(OFFLINE), ("refusal",))]
 
 
 def figures(rollouts: Sequence[Rollout], bootstrap: Bootstrap) -> list[Figure]:
@@ -68,5 +71,5 @@ SUITE = Suite(
     figures=figures,
     max_new_tokens=512,
     sizes={"mitre": 750},
-    notes=("By wording alone a refusal late in a reply is missed.",),
+    notes=("The embedded judge has learned refusals of everyday requests, in English only.",),
 )
