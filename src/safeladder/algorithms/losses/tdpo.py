@@ -26,7 +26,7 @@ def tdpo(
     gamma: float,
     normalizer: float | Tensor | None = None,
 ) -> LossOutput:
-    """HAVEN, arXiv 2503.19622, section 5 (no code published; the segment weights are RLHF-V's, arXiv 2312.00849)::
+    """HAVEN, arXiv 2503.19622, section 5 (no code published; segment weights as in RLHF-V)::
 
         L = -1/N sum_b ln sigma( beta [ (s_pi - s_ref)(chosen) - (s_pi - s_ref)(rejected) ] )
 
