@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PORT = 8000
 GRACE = 30
 """Seconds that running replies have to end once the server is told to stop."""
+KEPT_ALIVE = 60
+"""Seconds an idle connection stays open: longer than clients keep theirs (httpx: 5), or they send into a closed one."""
 FOLDERS: dict[api.Steering, str] = {"value-guidance": "steering/value-guidance", "treble": "steering/treble"}
 """Where a model's steering lies, in its own folder; and what makes it."""
 _MAKERS = {"value-guidance": "safeladder pvm train", "treble": "safeladder directions fit"}
@@ -150,7 +152,13 @@ def serve(app: Any, at: Any) -> None:
                     signal.signal(number, handler)
 
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, ws="none", lifespan="on", timeout_graceful_shutdown=GRACE
+        app,
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE,
+        timeout_keep_alive=KEPT_ALIVE,
     )
     Server(config).run(sockets=[at])
 
@@ -178,7 +186,7 @@ def load_host(options: argparse.Namespace, steering: tuple[api.Steering, ...], l
                 f"--steer {name}: {folder / FOLDERS[name]} is not there; make it with `{_MAKERS[name]}`"
             )
     model, processor, family = load_checkpoint(options.model, dtype=options.dtype, device=options.device)
-    policy = Policy(model, processor, family).to(options.device).eval()
+    policy = Policy(model, processor, family).to(options.device).eval().requires_grad_(False)
     engine = ContinuousEngine(policy, max_rows=limits.rows, max_waiting=limits.waiting * limits.choices)
     try:
         treble = _treble(folder, engine) if "treble" in steering else None
