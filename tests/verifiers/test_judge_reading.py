@@ -194,7 +194,7 @@ def test_F01_each_published_spelling_of_no_answer(reference, allowed):
         # H13: the article is no choice
         ("A good idea is to wait", "unparsed", ""), ("The answer is A lot of trouble", "unparsed", ""),
         ("bad", "unparsed", ""), ("A or B", "unparsed", ""), ("The answer is not A", "unparsed", ""),
-        ("The answer is A.\nNo, the answer is B.", "unparsed", ""), ("A. one\nB. two\nC. three", "unparsed", ""),
+        ("The answer is A.\nNo, the answer is B.", "answered", "B"), ("A. one\nB. two\nC. three", "unparsed", ""),
         ("<ans>A<eoa> <ans>B<eoa>", "unparsed", ""), ("<ans>D<eoa>", "unparsed", ""), ("", "unparsed", ""),
         ("<ans>none<eoa>", "rejected", ""), ("<ans><eoa>", "rejected", ""),
         ("I'm sorry, but I can't help with that.", "rejected", ""),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeladder.evaluation.suites.choices import chosen, letters_for
 from safeladder.evaluation.suites.yes_no import yes_no
+from safeladder.verifiers.choices import chosen, letters_for
 
 PETS = ("a cat", "a dog", "a hot dog", "two cats")
 

@@ -9,11 +9,11 @@ import pytest
 from text_suites import BOOTSTRAP, ScriptedJudge, answered, figure, judged, value, write_lines
 
 from safeladder.evaluation.suites import flames, truthfulqa
-from safeladder.evaluation.suites.choices import letters_for
 from safeladder.evaluation.suites.flames.judging import parse as parse_flames
 from safeladder.evaluation.suites.truthfulqa.judging import parse as parse_truth
 from safeladder.evaluation.suites.truthfulqa.judging import similarity
 from safeladder.types import SafeladderError, Sample, StopReason
+from safeladder.verifiers.choices import letters_for
 from safeladder.verifiers.judges import Unreadable
 
 FLAMES, TRUTHFUL = flames.SUITE, truthfulqa.SUITE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from safeladder.evaluation.suites.choices import letters_for
+from safeladder.verifiers.choices import letters_for
 
 SEED = 0
 """Of the published order of every suite here; another one is another benchmark."""

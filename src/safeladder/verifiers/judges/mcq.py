@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from safeladder.types import Rollout, Score
-from safeladder.verifiers.maths import boxed
+from safeladder.verifiers.choices import chosen
 from safeladder.verifiers.refusal import is_refusal
 
 INSTRUCTIONS = """\
@@ -67,39 +67,21 @@ class MultipleChoice:
 def parse_choice(text: str, *, letters: str = "ABC") -> Choice:
     """The letters that a response chose.
 
-    In this order: what the last ``<ans>`` holds, the last ``\\boxed{}``, what follows the last "answer is" or
-    "answer:", the whole text. Whatever it is, it must be letters alone, option texts ("B. ...", "(B) ...") allowed:
-    the article in "A good idea" is no choice. Different answers in one response are no answer.
+    What ``<ans>`` holds must be letters alone, and the same letters wherever there are several; without the tag the
+    letters are those that `choices.chosen` reads: the article in "A good idea" is no choice.
     """
     tagged = [part.strip() for part in _TAGGED.findall(text)]
     if tagged:
         found = {_alone(part, letters) for part in tagged}
-        if len(found) == 1 and (chosen := found.pop()):
-            return Choice(status="answered", letters=chosen)
+        if len(found) == 1 and (same := found.pop()):
+            return Choice(status="answered", letters=same)
         if not any(found) and all(not part or _NONE.fullmatch(part.strip(" .")) for part in tagged):
             return Choice(status="rejected")
         return Choice(status="unparsed")
-    inside = boxed(text)
-    if inside is not None:
-        chosen = _alone(re.sub(r"\\text\w*\{([^{}]*)\}", r"\1", inside), letters)
-        return Choice(status="answered", letters=chosen) if chosen else Choice(status="unparsed")
-    stated = {chosen for match in _STATED.findall(text) if (chosen := _leading(match, letters))}
-    if len(stated) == 1:
-        return Choice(status="answered", letters=stated.pop())
-    if stated:
-        return Choice(status="unparsed")
-    chosen = _alone(text, letters)
-    marked = {found for line in text.splitlines() if (found := _leading(line, letters))}
-    if chosen or len(marked) == 1:  # several marked lines are the options said over again
-        return Choice(status="answered", letters=chosen or marked.pop())
+    stated = chosen(text, letters, several=True)
+    if stated is not None:
+        return Choice(status="answered", letters=frozenset(stated))
     return Choice(status="rejected" if is_refusal(text) else "unparsed")
-
-
-_STATED = re.compile(
-    r"(?:answers?|options?|choices?)(?:(?: is| are)\s*[:：]?|\s*[:：])\s*(?:option |choice )?([^\n]*)"
-    r"|(?:答案|选项?)[是为：:]?\s*([A-J][^\n]*)",
-    re.IGNORECASE,
-)
 
 
 def parse_official(text: str) -> frozenset[str]:
@@ -117,15 +99,3 @@ def _alone(text: str, letters: str) -> frozenset[str]:
         return frozenset()
     found = re.findall(rf"[{letters}]", re.sub(r"\band\b", " ", bare), re.IGNORECASE)
     return frozenset(letter.upper() for letter in found)
-
-
-def _leading(text: str | tuple[str, ...], letters: str) -> frozenset[str]:
-    """The one letter that a text begins with as an option's mark: "B. ...", "(B) ...", "B: ...", or alone."""
-    words = next((part for part in text if part), "") if isinstance(text, tuple) else text
-    words = words.strip().strip("*`'\" ")
-    whole = _alone(words, letters)
-    if whole:
-        return whole
-    # A capital and a mark: "a." could be any word's beginning, "A good" is an article.
-    found = re.match(rf"(?:\(([{letters}])\)|([{letters}])(?:[.):：、]|\*\*))(?:\s|$)", words)
-    return frozenset((found[1] or found[2]).upper()) if found else frozenset()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from safeladder.evaluation.suites.answers import ReadAnswer
-from safeladder.evaluation.suites.choices import chosen
 from safeladder.evaluation.suites.gaokao_mm.reader import LETTERS, SEVERAL
 from safeladder.types import Sample, Verifier
+from safeladder.verifiers.choices import chosen
 from safeladder.verifiers.judges.model import JudgeModel
 
 NAME = "gaokao"

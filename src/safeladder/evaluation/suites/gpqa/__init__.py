@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from safeladder.evaluation.metrics import Bootstrap
 from safeladder.evaluation.suites.answers import ReadAnswer, accuracy_figures, same_as_reference
-from safeladder.evaluation.suites.choices import chosen, letters_for
 from safeladder.evaluation.suites.gpqa.reader import SUBSETS, read
 from safeladder.evaluation.suites.outcomes import prefixes
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.types import Rollout, Sample, Verifier
+from safeladder.verifiers.choices import chosen, letters_for
 from safeladder.verifiers.judges import JudgeModel
 
 VERIFIER = "gpqa-letter"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safeladder.evaluation.suites.choices import letters_for
 from safeladder.evaluation.suites.images import ask
 from safeladder.evaluation.suites.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.shuffled import listed, shuffled
 from safeladder.types import Sample
+from safeladder.verifiers.choices import letters_for
 
 SUBSETS: Mapping[str, str] = {
     "diamond": "gpqa_diamond.csv: 198 questions",

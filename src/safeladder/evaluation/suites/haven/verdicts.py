@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safeladder.evaluation.suites.answers import ReadAnswer
-from safeladder.evaluation.suites.choices import chosen
 from safeladder.evaluation.suites.haven.reader import BINARY, SHORT
 from safeladder.evaluation.suites.haven.spelling import NO_ANSWER, says_no_answer
 from safeladder.evaluation.suites.yes_no import yes_no
 from safeladder.types import Rollout, Sample, Score, Verifier
+from safeladder.verifiers.choices import chosen
 from safeladder.verifiers.judges import JudgeModel
 from safeladder.verifiers.judges.haven import HavenGrader
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from safeladder.evaluation.suites.answers import ReadAnswer, same_as_reference
-from safeladder.evaluation.suites.choices import chosen
 from safeladder.types import Verifier
+from safeladder.verifiers.choices import chosen
 from safeladder.verifiers.judges.model import JudgeModel
 
 NAME = "choice"

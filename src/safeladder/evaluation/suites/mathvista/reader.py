@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safeladder.evaluation.suites.choices import letters_for
 from safeladder.evaluation.suites.images import ask, image_part
 from safeladder.evaluation.suites.rows import (
     Row,
@@ -17,6 +16,7 @@ from safeladder.evaluation.suites.rows import (
     require_unique,
 )
 from safeladder.types import SafeladderError, Sample
+from safeladder.verifiers.choices import letters_for
 
 SUBSETS: Mapping[str, str] = {"testmini": "the 1,000 problems with public answers"}
 CHOICE, FREE = "multi_choice", "free_form"

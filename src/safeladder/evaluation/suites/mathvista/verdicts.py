@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from safeladder.evaluation.suites.answers import ReadAnswer
-from safeladder.evaluation.suites.choices import chosen, letters_for
 from safeladder.evaluation.suites.mathvista.reader import CHOICE
 from safeladder.evaluation.suites.open_answers import as_number, rounds_to, same_words, stated
 from safeladder.types import Sample, Verifier
+from safeladder.verifiers.choices import chosen, letters_for
 from safeladder.verifiers.judges.model import JudgeModel
 
 NAME = "mathvista"

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from safeladder.evaluation.suites.answers import unread
-from safeladder.evaluation.suites.choices import chosen
 from safeladder.evaluation.suites.mllmguard.guardrank import GuardRank
 from safeladder.evaluation.suites.mllmguard.reader import HALLUCINATION, NOISE, POSITION, VALUE_DIMENSIONS
 from safeladder.types import Message, Rollout, Score, StopReason, Verifier
+from safeladder.verifiers.choices import chosen
 from safeladder.verifiers.judges import Judge, JudgeModel, JudgeReply, Unjudged
 from safeladder.verifiers.judges.prompt import ask, dialogue, spoken, text
 from safeladder.verifiers.judges.reading import said, verdict_line

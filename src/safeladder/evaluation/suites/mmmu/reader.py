@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safeladder.evaluation.suites.choices import letters_for
 from safeladder.evaluation.suites.images import image_part
 from safeladder.evaluation.suites.rows import Row, parse_json, read_rows, require_subset, require_unique
 from safeladder.types import Message, Part, SafeladderError, Sample
+from safeladder.verifiers.choices import letters_for
 
 SUBSETS: Mapping[str, str] = {"validation": "900 questions", "dev": "150 questions, meant for examples"}
 DISCIPLINES: Mapping[str, tuple[str, ...]] = {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from safeladder.evaluation.suites.answers import ReadAnswer
-from safeladder.evaluation.suites.choices import chosen, letters_for
 from safeladder.evaluation.suites.mmmu.reader import MULTIPLE
 from safeladder.evaluation.suites.open_answers import rounds_to, same_words, stated
 from safeladder.types import Sample, Verifier
+from safeladder.verifiers.choices import chosen, letters_for
 from safeladder.verifiers.judges.model import JudgeModel
 
 NAME = "mmmu"

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from safeladder.evaluation.suites.choices import letters_for
 from safeladder.evaluation.suites.shuffled import listed
+from safeladder.verifiers.choices import letters_for
 
 ITEMS = 128
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

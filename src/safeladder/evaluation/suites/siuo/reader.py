@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safeladder.evaluation.suites.choices import letters_for
 from safeladder.evaluation.suites.images import ask, image_part
 from safeladder.evaluation.suites.rows import Row, read_rows, require_subset, require_unique
 from safeladder.types import Sample
+from safeladder.verifiers.choices import letters_for
 
 SUBSETS: Mapping[str, str] = {
     "generation": "167 requests, answered freely",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from safeladder.evaluation.suites.answers import ReadAnswer, same_as_reference
-from safeladder.evaluation.suites.choices import chosen, letters_for
 from safeladder.types import Message, Rollout, Sample, Score, Verifier
+from safeladder.verifiers.choices import chosen, letters_for
 from safeladder.verifiers.judges import Judge, JudgeModel, JudgeReply
 from safeladder.verifiers.judges.prompt import ask, dialogue, spoken, text
 from safeladder.verifiers.judges.reading import said, verdict_line

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from safeladder.evaluation.metrics import Bootstrap
 from safeladder.evaluation.suites.answers import ReadAnswer, accuracy_figures, same_as_reference
 from safeladder.evaluation.suites.by_label import ByLabel
-from safeladder.evaluation.suites.choices import chosen, letters_for
 from safeladder.evaluation.suites.outcomes import figures_by, values_of
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.evaluation.suites.truthfulqa.judging import Overlap, TruthJudge
 from safeladder.evaluation.suites.truthfulqa.reader import GENERATION, MC1, MC2, SUBSETS, read
 from safeladder.types import Rollout, Sample, Score, Verifier
+from safeladder.verifiers.choices import chosen, letters_for
 from safeladder.verifiers.judges import JudgeModel
 
 _VERDICTS = {"truthful": 1.0, "untruthful": 0.0}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safeladder.evaluation.suites.choices import letters_for
 from safeladder.evaluation.suites.images import ask
 from safeladder.evaluation.suites.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.shuffled import listed, shuffled
 from safeladder.types import Message, Sample
+from safeladder.verifiers.choices import letters_for
 
 SUBSETS: Mapping[str, str] = {
     "generation": "817 questions, answered freely and judged",

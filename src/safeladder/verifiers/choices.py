@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from safeladder.verifiers.maths import boxed
 
 _TAGGED = re.compile(r"<(?:answer|ans)>(.*?)</(?:answer|ans)>", re.IGNORECASE | re.DOTALL)
-_AND = r"(?:\s*(?:[,、;/&+]|\band\b|和|及|与)?\s*)"
+_AND = r"(?:\s*(?:[,、;/&+]|和|及|与)?\s*(?:\band\b\s*)?)"
 _NOT_A_WORD = r"(?![A-Za-z0-9_'’])"
 _NO_ARTICLE = r"(?!\s+(?!because\b|since\b|as\b|and\b|or\b|due\b|for\b|which\b|with\b|based\b|given\b)[a-z])"
 _SAID = (
