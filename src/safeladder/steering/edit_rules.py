@@ -72,6 +72,11 @@ class Rule:
         """How many slots of the edited step the model has to fill."""
         return self.bound.count(None)
 
+    @property
+    def named(self) -> bool:
+        """Whether the rule spells out a word of the step it changes; else it fits by its punctuation alone."""
+        return bool(_literals(self.original))
+
     def fit(self, question: str, step: str) -> Fit | None:
         """How the rule fits a step; None where it does not, or where it would change nothing."""
         found = match(self.original, words(step), _seen(self.original, [words(p.original) for p in self.pairs]))

@@ -6,7 +6,8 @@ the draft's, and the model goes on from there. So the rule says *what* to change
 *what to put into open slots*.
 
 A correction that the model never makes of itself (a convention) has no such evidence. It is *forced*: written in place
-up to its first open slot, unless a confirmed step is at least as near as a corrected one.
+up to its first open slot, if the rule names at least a word of what it replaces, and unless a confirmed step is at
+least as near as a corrected one.
 
 Nothing is ever applied silently: every outcome is named, and refusals say why.
 """
@@ -42,8 +43,6 @@ CANDIDATES = 16
 """Samples of a step that show what the model itself says there."""
 PLACES = 2
 """Steps of a draft that are looked into, the most similar first."""
-_FORCED_FLOOR = 0.6
-"""Least similarity for a forced edit: it has no other evidence."""
 _ENDS = (".", "!", "?", "。", "！", "？")
 
 
@@ -123,11 +122,14 @@ def _decide(
     said = _said(engine, group, start, found.number)
     support = fit.support(_shares(said))
     if gate.forced:
-        if fit.similarity < _FORCED_FLOOR:
-            return
-        outcome = Outcome.CONFIRMED if _nearer(memory, task.draft, found) else Outcome.APPLIED
-        edited = joined(fit.lead(), [*(p.edited for p in fit.rule.pairs), found.step, task.draft.sample.question])
-        edit = extended(engine, start, edited) if outcome == Outcome.APPLIED and edited else None
+        outcome, edited, edit = Outcome.APPLIED, "", None
+        if not fit.rule.named:
+            outcome = Outcome.UNSUPPORTED
+        elif _nearer(memory, task.draft, found):
+            outcome = Outcome.CONFIRMED
+        else:
+            edited = joined(fit.lead(), [*(p.edited for p in fit.rule.pairs), found.step, task.draft.sample.question])
+            edit = extended(engine, start, edited)
     else:
         yes = support is not None and support > 0 and support >= gate.support
         outcome = Outcome.APPLIED if yes else Outcome.UNSUPPORTED
