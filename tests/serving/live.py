@@ -6,19 +6,69 @@ import base64
 import contextlib
 import io
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import torch
 from PIL import Image
 
+from rollout.tiny_policies import policy
 from safeladder.rollout.continuous import ContinuousEngine
+from safeladder.rollout.local import LocalEngine, text_weights
 from safeladder.serving.server import create_app
 from safeladder.serving.steered import Host
-from tests.rollout.tiny_policies import policy
-from tests.search.serving import serving
+from search.serving import serving
 
 NAME = "tiny"
+
+
+GRAMMAR = {
+    "": {"<think>": 0.9, "b": 0.1},
+    "<think>": {"a": 0.95, "</think>": 0.05},
+    "a": {"a": 0.3, " ": 0.3, ".": 0.15, "</think>": 0.25},
+    " ": {"a": 0.8, "</think>": 0.2},
+    ".": {" ": 0.7, "</think>": 0.3},
+    "</think>": {"b": 0.9, "END": 0.1},
+    "b": {"b": 0.4, "?": 0.35, "END": 0.25},
+    "?": {"b": 0.6, "END": 0.4},
+}
+"""What a formatted policy says next, by what it said last: letters a think, letters b answer."""
+
+
+def formatted(make: type[LocalEngine], family: str = "qwen2_5_vl") -> Any:
+    """An engine of a policy that mostly keeps to the response format: it reads nothing but its last token.
+
+    All layers are switched off, so that a token's hidden state is its embedding; every token of the grammar has a
+    direction of its own, and the head turns it into the log-probabilities of what may follow.
+    """
+    made = policy(family)
+    tokenizer = made.tokenizer
+    ids = {text: tokenizer.encode(text, add_special_tokens=False) for text in GRAMMAR if text}
+    assert all(len(found) == 1 for found in ids.values())
+    place = {text: found[0] for text, found in ids.items()} | {"END": made.eos_token_id}
+    weights = {name: value.detach().clone() for name, value in text_weights(made).items()}
+    for name in weights:
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weights[name].zero_()
+    weights["norm.weight"].fill_(1.0)
+    width = weights["embed_tokens.weight"].shape[1]
+    directions = torch.eye(width) * width**-0.5  # of length 1 after the norm, which scales to width ** 0.5
+    embeddings, head = (
+        directions[0].repeat(len(weights["embed_tokens.weight"]), 1),
+        torch.zeros_like(weights["lm_head.weight"]),
+    )
+    for number, (said, follows) in enumerate(GRAMMAR.items()):
+        if said:
+            embeddings[place[said]] = directions[number]
+        for text in place:
+            head[place[text], number] = math.log(follows.get(text, 1e-12)) * width**-0.5
+    made.logit_bias.fill_(-1e9)
+    made.logit_bias[list(place.values())] = 0.0
+    engine = make(made)
+    engine.load_weights({**weights, "embed_tokens.weight": embeddings, "lm_head.weight": head})
+    return engine
 
 
 @contextlib.contextmanager

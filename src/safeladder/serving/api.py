@@ -10,9 +10,12 @@ choice and `Served` in ``/v1/models``. Steps are numbered from 1.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 UNSUPPORTED: dict[str, str] = {
     "tools": "the model is offered no tools (for retrieval see safeladder.search)",
@@ -52,6 +55,16 @@ class Strict(BaseModel):
     """A part of a request: unknown names are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text(cls, given: Any) -> Any:
+        """JSON can spell half a character (``"\\ud800"``), which no tokenizer takes."""
+        for value in given.values() if isinstance(given, dict) else ():
+            for text in value if isinstance(value, list) else (value,):
+                if isinstance(text, str) and not text.isascii() and _SURROGATE.search(text):
+                    raise ValueError("text holds half of a surrogate pair")
+        return given
 
 
 class TextPart(Strict):
