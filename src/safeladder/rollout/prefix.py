@@ -23,11 +23,25 @@ _MEMORY = 512 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What the model makes of a context: `state` [hidden], its last token's normalised hidden state in float32, and the
-    log-probabilities (temperature 1) of the tokens that were asked for, the context's last ones."""
+    """What the model makes of a context: normalised hidden states [tail, hidden] of its last tokens in float32, and the
+    log-probabilities (temperature 1) of these tokens where they were asked for."""
 
-    state: Tensor
-    logprobs: tuple[float, ...]
+    states: Tensor
+    logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Of a prefix: keys and values [layers, kv_heads, length, head_dim], and the normalised hidden states of its last
+    tokens, from the prompt's last one on."""
+
+    keys: Tensor
+    values: Tensor
+    states: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes + self.states.nbytes
 
 
 class PrefixEngine(LocalEngine):
@@ -46,7 +60,7 @@ class PrefixEngine(LocalEngine):
 
     def __init__(self, source: LocalEngine, *, memory: int = _MEMORY) -> None:
         self._source, self._memory = source, memory
-        self._kept: OrderedDict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, tuple[int, ...]], _Kept] = OrderedDict()
         self._lengths: dict[str, set[int]] = defaultdict(set)
         self._bytes = 0
         self._weights: object = None
@@ -90,30 +104,33 @@ class PrefixEngine(LocalEngine):
         self._check()
         return super().generate(requests, params, seed=seed)
 
-    @torch.inference_mode()
-    def passes(self, requests: Sequence[GenerationRequest], tails: Sequence[int] | None = None) -> list[Pass]:
+    @torch.no_grad()
+    def passes(
+        self, requests: Sequence[GenerationRequest], tails: Sequence[int] | None = None, *, logprobs: bool = False
+    ) -> list[Pass]:
         """The model's view of contexts, in order.
 
         Args:
             requests: contexts, each at least its sample's prompt.
-            tails: how many of each context's last tokens to give log-probabilities of (default: none).
+            tails: how many of each context's last tokens to give the states of: at least 1 (the default), at most the
+                tokens after the prompt, or 1 where there are none.
+            logprobs: give the tail's log-probabilities too; then every tail lies after the prompt.
         """
         self._check()
-        wanted = [0] * len(requests) if tails is None else list(tails)
+        wanted = [1] * len(requests) if tails is None else list(tails)
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
         found: dict[int, Pass] = {}
         for start in range(0, len(order), self.max_rows):
             chunk = order[start : start + self.max_rows]
-            asked, tail = [requests[i] for i in chunk], [wanted[i] for i in chunk]
-            hidden, sizes, _, _ = self._extend(asked, tail, 0)
+            states, _, _ = self._extend([requests[i] for i in chunk], 0)
             for row, i in enumerate(chunk):
-                ids, size, count = requests[i].prompt_ids, sizes[row], tail[row]
-                logprobs: tuple[float, ...] = ()
-                if count:
-                    logits = self._logits(hidden[row, size - 1 - count : size - 1])
-                    targets = torch.tensor(ids[-count:], device=logits.device).unsqueeze(1)
-                    logprobs = tuple(torch.log_softmax(logits, dim=-1).gather(1, targets).squeeze(1).tolist())
-                found[i] = Pass(hidden[row, size - 1].float(), logprobs)
+                tail = wanted[i]
+                said: tuple[float, ...] = ()
+                if logprobs:
+                    targets = torch.tensor(requests[i].prompt_ids[-tail:], device=states[row].device)
+                    logp = torch.log_softmax(self._logits(states[row][-tail - 1 : -1]), dim=-1)
+                    said = tuple(logp.gather(1, targets.unsqueeze(1)).squeeze(1).tolist())
+                found[i] = Pass(states[row][-tail:].float(), said)
         return [found[i] for i in range(len(requests))]
 
     def _check(self) -> None:
@@ -132,55 +149,56 @@ class PrefixEngine(LocalEngine):
         record, self._record = self._record, None
         assert record is not None
         row = 0
-        for request, completions in zip(requests, groups, strict=True):
+        for request, before, completions in zip(requests, record.before, groups, strict=True):
             for completion in completions:
                 run = len(completion.token_ids) - 1  # the last token was sampled but not run
                 self.positions += run
                 if run:
-                    size = len(request.prompt_ids)
                     ids = (*request.prompt_ids, *completion.token_ids[:run])
-                    self._keep(request.sample.id, ids, *record.row(row, size, run))
+                    self._keep(request.sample.id, ids, record.row(row, len(request.prompt_ids), run, before))
                 row += 1
         return groups
 
     def _prefill(self, requests: Sequence[GenerationRequest], budget: int) -> tuple[Tensor, KVCache, Tensor, Tensor]:
         device = self.policy.device
-        hidden, sizes, cache, place = self._extend(requests, [0] * len(requests), budget)
-        last = hidden[torch.arange(len(requests), device=device), torch.tensor(sizes, device=device) - 1]
+        states, cache, place = self._extend(requests, budget)
+        logits = self._logits(torch.stack([found[-1] for found in states]))
         lengths = torch.tensor([len(r.prompt_ids) for r in requests], device=device)
         self._record = _Record(cache.keys, cache.values, cache.length)
-        self._record.begin(len(requests), self._samples_each)
-        return self._logits(last), self._record, lengths, torch.tensor(place, device=device)
+        self._record.begin(states, self._samples_each)
+        return logits, self._record, lengths, torch.tensor(place, device=device)
 
-    def _extend(
-        self, requests: Sequence[GenerationRequest], tails: Sequence[int], budget: int
-    ) -> tuple[Tensor, list[int], KVCache, list[int]]:
-        """Run what no kept prefix covers: each context's last token at least, and one token more than its tail.
+    def _logits(self, hidden: Tensor) -> Tensor:
+        if self._record is not None:  # of sampled tokens, each on its way to the head
+            self._record.hear(hidden)
+        return super()._logits(hidden)
+
+    def _extend(self, requests: Sequence[GenerationRequest], budget: int) -> tuple[list[Tensor], KVCache, list[int]]:
+        """Run what no kept prefix covers: each context's last token at least.
 
         Returns:
-            Normalised hidden states [B, S, H] of the tokens that were run, how many of a row's are real, a cache with
-            every context's keys and values from slot 0 and room for `budget` more, and each row's next position.
+            Of every context the normalised hidden states from the prompt's last token on, a cache with its keys and
+            values from slot 0 and room for `budget` more, and its next position.
         """
-        self._fill(requests, tails)
+        self._fill(requests)
         decoder, device = self.decoder, self.policy.device
-        prefixes = [self._longest(r, tail) for r, tail in zip(requests, tails, strict=True)]
-        contexts = [r.prompt_ids for r in requests]
-        sizes = [len(ids) - p for ids, p in zip(contexts, prefixes, strict=True)]
+        prefixes = [self._longest(r) for r in requests]
+        kept = [self._kept[r.sample.id, r.prompt_ids[:p]] for r, p in zip(requests, prefixes, strict=True)]
+        sizes = [len(r.prompt_ids) - p for r, p in zip(requests, prefixes, strict=True)]
         before, size = max(prefixes), max(sizes)
-        width = max(len(ids) for ids in contexts)
+        width = max(len(r.prompt_ids) for r in requests)
         cache = decoder.new_cache(len(requests), before + size)
         cache.length = before
         ids = torch.full((len(requests), size), self.policy.pad_token_id)
         place = torch.zeros(len(requests), size, dtype=torch.long)
         following = []
         for row, (request, p, count) in enumerate(zip(requests, prefixes, sizes, strict=True)):
-            keys, values = self._kept[request.sample.id, request.prompt_ids[:p]]
             for layer in range(decoder.depth):
-                cache.keys[layer][row, :, :p] = keys[layer]
-                cache.values[layer][row, :, :p] = values[layer]
+                cache.keys[layer][row, :, :p] = kept[row].keys[layer]
+                cache.values[layer][row, :, :p] = kept[row].values[layer]
                 # Masked, but whatever memory held there must not be a NaN.
-                cache.values[layer][row, :, p:before] = 0
                 cache.keys[layer][row, :, p:before] = 0
+                cache.values[layer][row, :, p:before] = 0
             ids[row, :count] = torch.tensor(request.prompt_ids[p:])
             prompt = self.prompt(request.sample)
             first = prompt.next_position + p - len(prompt.ids)
@@ -193,14 +211,16 @@ class PrefixEngine(LocalEngine):
         cos, sin = self._rotary_table(max(following) + budget)
         place = place.to(device)
         embeddings = torch.nn.functional.embedding(ids.to(device), decoder.embeddings)
-        if size == 1:  # the decoder folds grouped heads into the length axis there
-            mask = mask[:, :, :, : before + 1]
         hidden = decoder.forward(embeddings, cos[place], sin[place], cache, mask, self.edit)
         self.positions += sum(sizes)
         full = self._aligned(cache, held, before, width, width + budget)
+        states = [
+            torch.cat((k.states, hidden[row, :count])) for row, (k, count) in enumerate(zip(kept, sizes, strict=True))
+        ]
         for row, request in enumerate(requests):
-            self._keep(request.sample.id, request.prompt_ids, *_slice(full, row, len(request.prompt_ids)))
-        return hidden, sizes, full, following
+            keys, values = _slice(full, row, len(request.prompt_ids))
+            self._keep(request.sample.id, request.prompt_ids, _Kept(keys, values, states[row]))
+        return states, full, following
 
     def _aligned(self, cache: KVCache, held: Tensor, before: int, width: int, capacity: int) -> KVCache:
         """The cache with every row's slots moved together: of row i, slot `before` follows slot `held[i]` - 1."""
@@ -214,12 +234,12 @@ class PrefixEngine(LocalEngine):
         full.length = width
         return full
 
-    def _fill(self, requests: Sequence[GenerationRequest], tails: Sequence[int]) -> None:
+    def _fill(self, requests: Sequence[GenerationRequest]) -> None:
         """Keep a prefix of every context: of those that have none, the prompt without its last token."""
         missing = {
             r.sample.id: GenerationRequest(sample=r.sample, prompt_ids=self.prompt(r.sample).ids)
-            for r, tail in zip(requests, tails, strict=True)
-            if self._longest(r, tail) == 0
+            for r in requests
+            if self._longest(r) == 0
         }
         for start in range(0, len(missing), self.max_rows):
             chunk = list(missing.values())[start : start + self.max_rows]
@@ -227,41 +247,50 @@ class PrefixEngine(LocalEngine):
             for row, request in enumerate(chunk):
                 ids = request.prompt_ids[:-1]
                 self.positions += len(ids)
-                self._keep(request.sample.id, ids, *_slice(cache, row, len(ids)))
+                keys, values = _slice(cache, row, len(ids))
+                none = self.decoder.embeddings.new_empty(0, self.decoder.hidden_size)
+                self._keep(request.sample.id, ids, _Kept(keys, values, none), needed=len(requests))
 
-    def _longest(self, request: GenerationRequest, tail: int) -> int:
-        """Length of the longest kept prefix that leaves one token more than the tail to run; 0 where none is kept."""
+    def _longest(self, request: GenerationRequest) -> int:
+        """Length of the longest kept prefix that leaves a token to run; 0 where none is kept."""
         id, ids = request.sample.id, request.prompt_ids
         for length in sorted(self._lengths[id], reverse=True):
             key = (id, ids[:length])
-            if length <= len(ids) - 1 - tail and key in self._kept:
+            if length < len(ids) and key in self._kept:
                 self._kept.move_to_end(key)
                 return length
         return 0
 
-    def _keep(self, id: str, ids: tuple[int, ...], keys: Tensor, values: Tensor) -> None:
+    def _keep(self, id: str, ids: tuple[int, ...], prefix: _Kept, *, needed: int = 1) -> None:
+        """Remember a prefix, and make room: all but the `needed` newest may go."""
         if (id, ids) in self._kept:
             self._kept.move_to_end((id, ids))
             return
-        self._kept[id, ids] = (keys, values)
+        self._kept[id, ids] = prefix
         self._lengths[id].add(len(ids))
-        self._bytes += 2 * keys.nbytes
-        while self._bytes > self._memory and len(self._kept) > 1:
-            (old, _), (gone, _) = self._kept.popitem(last=False)
-            self._bytes -= 2 * gone.nbytes
-            if not any(name == old for name, _ in self._kept):
-                self._lengths.pop(old, None)
+        self._bytes += prefix.nbytes
+        while self._bytes > self._memory and len(self._kept) > needed:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= gone.nbytes
 
 
 class _Record(KVCache):
     """A cache that holds on to the rows it is told to drop."""
 
-    def begin(self, rows: int, samples_each: int) -> None:
-        """Of `rows` prompts, each to be repeated `samples_each` times by the first `select` where that is above 1."""
+    def begin(self, before: list[Tensor], samples_each: int) -> None:
+        """The states `before` are those of the prompts; the first `select` repeats each `samples_each` times where that
+        is above 1."""
+        self.before = before
         self.repeats = samples_each > 1
         self.width = self.length
-        self.origin = list(range(rows * samples_each))
+        self.origin = list(range(len(before) * samples_each))
         self.finished: dict[int, tuple[list[Tensor], list[Tensor], int]] = {}
+        self.heard: list[tuple[dict[int, int], Tensor]] = []
+        """Of every step: where each row stood in the batch, and the states [rows, hidden]."""
+
+    def hear(self, hidden: Tensor) -> None:
+        """The states of the tokens that every row sampled last."""
+        self.heard.append(({row: at for at, row in enumerate(self.origin)}, hidden))
 
     def select(self, rows: Tensor) -> None:
         if self.repeats:
@@ -278,8 +307,8 @@ class _Record(KVCache):
             self.origin = [self.origin[row] for row in chosen]
         super().select(rows)
 
-    def row(self, number: int, size: int, run: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [layers, kv_heads, size + run, head_dim] of a prompt and of what was sampled after it."""
+    def row(self, number: int, size: int, run: int, before: Tensor) -> _Kept:
+        """What to keep of a prompt of `size` tokens and the first `run` tokens sampled after it."""
         if number in self.finished:
             keys, values, at = self.finished[number]
         else:
@@ -289,7 +318,8 @@ class _Record(KVCache):
             parts = [(k[at, :, :size], k[at, :, self.width : self.width + run]) for k in store]
             return torch.stack([torch.cat(part, dim=1) for part in parts])
 
-        return of(keys), of(values)
+        said = torch.stack([hidden[places[number]] for places, hidden in self.heard[:run]])
+        return _Kept(of(keys), of(values), torch.cat((before, said)))
 
 
 def _slice(cache: KVCache, row: int, size: int) -> tuple[Tensor, Tensor]:

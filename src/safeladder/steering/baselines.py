@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from safeladder.steering.guided import Cost, GuidedDecoder
+from safeladder.steering.guided import Cost, GuidedDecoder, step_ends
 from safeladder.steering.routing import Router
 from safeladder.steering.values import Query, ValueModel, score_all
 from safeladder.types import Completion, Engine, GenerationRequest, Sample, SamplingParams, StopReason
@@ -41,11 +41,14 @@ def best_of_n(
     started, before = time.perf_counter(), getattr(engine, "positions", None)
     groups = _whole(engine, samples, replace(params, n=n), seed)
     weights = router.route(samples)
-    queries = [
-        Query(s, engine.prompt_ids(s), tuple(d.completion.token_ids for d in group))
+    # A whole reply is worth what its last step is, after all before it.
+    last = [
+        [_last_step(engine, s, decoded.completion.token_ids) for decoded in group]
         for s, group in zip(samples, groups, strict=True)
     ]
-    columns = {model.name: score_all(model, queries) for model in values}
+    flat = [query for group in last for query in group]
+    found = {model.name: iter(score_all(model, flat)) for model in values}
+    columns = {name: [[next(rows)[0] for _ in group] for group in last] for name, rows in found.items()}
     seconds = (time.perf_counter() - started) / max(1, len(samples))
     positions = None if before is None else round((getattr(engine, "positions", 0) - before) / max(1, len(samples)))
     chosen = []
@@ -127,6 +130,11 @@ def beam(decoder: GuidedDecoder, sample: Sample, params: SamplingParams, *, widt
             seconds=time.perf_counter() - started,
         ),
     )
+
+
+def _last_step(engine: Engine, sample: Sample, ids: tuple[int, ...]) -> Query:
+    at = ([0, *step_ends(engine.decode, ids)])[-2]
+    return Query(sample, (*engine.prompt_ids(sample), *ids[:at]), (ids[at:],))
 
 
 def _whole(engine: Engine, samples: Sequence[Sample], params: SamplingParams, seed: int) -> list[list[Decoded]]:

@@ -449,7 +449,8 @@ class GuidedDecoder:
             requests = [
                 GenerationRequest(sample=reply.sample, prompt_ids=(*reply.context, *p.token_ids)) for p in fitting
             ]
-            logprobs = [found.logprobs for found in self.engine.passes(requests, [len(p.token_ids) for p in fitting])]
+            sizes = [len(p.token_ids) for p in fitting]
+            logprobs = [found.logprobs for found in self.engine.passes(requests, sizes, logprobs=True)]
         return [
             _Step(
                 p.token_ids,

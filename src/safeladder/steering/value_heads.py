@@ -1,8 +1,9 @@
 """Principled value models as small heads on the policy's own hidden states, and the router beside them.
 
-A context is described by two normalised last-layer states: that of the prompt's last token (what was asked) and that of
-the newest token (where the reply stands). One two-layer network a principle reads both and gives the logit of the
-chance that the finished reply is accepted; one more reads the first and gives the routing weights.
+A step is described by three normalised last-layer states: that of the prompt's last token (what was asked), the mean
+over the step's own tokens (what it says), and that of its last token (where the reply stands). One two-layer network a
+principle reads all three and gives the logit of the chance that the finished reply is accepted; one more reads the
+first and gives the routing weights.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Reader(Protocol):
 
     def prompt_ids(self, sample: Sample) -> tuple[int, ...]: ...
 
-    def passes(self, requests: Sequence[GenerationRequest], tails: Sequence[int] | None = None) -> list[Pass]: ...
+    def passes(
+        self, requests: Sequence[GenerationRequest], tails: Sequence[int] | None = None, *, logprobs: bool = False
+    ) -> list[Pass]: ...
 
 
 class ValueHeads(nn.Module):
@@ -49,28 +52,28 @@ class ValueHeads(nn.Module):
     """
 
     mean: Tensor
-    """[2 hidden] of the states seen in training, and `scale`, their deviation: heads read standardised states."""
+    """[3 hidden] of the states seen in training, and `scale`, their deviation: heads read standardised states."""
     scale: Tensor
 
     def __init__(self, hidden: int, principles: Sequence[str], *, width: int = 96, dropout: float = 0.1) -> None:
         super().__init__()
         self.hidden, self.principles, self.width = hidden, tuple(principles), width
-        self.register_buffer("mean", torch.zeros(2 * hidden))
-        self.register_buffer("scale", torch.ones(2 * hidden))
+        self.register_buffer("mean", torch.zeros(3 * hidden))
+        self.register_buffer("scale", torch.ones(3 * hidden))
 
         def network(inputs: int, outputs: int) -> nn.Sequential:
             layers = (nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, outputs))
             return nn.Sequential(*layers)
 
-        self.values = nn.ModuleList(network(2 * hidden, 1) for _ in self.principles)
+        self.values = nn.ModuleList(network(3 * hidden, 1) for _ in self.principles)
         self.router = network(hidden, len(self.principles))
 
-    def forward(self, prompts: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the values and of the routing weights, both [n, principles], of `prompts` and `states` [n, hidden],
-        the states of the prompts' and of the contexts' last tokens."""
-        both = (torch.cat((prompts, states), dim=1) - self.mean) / self.scale
-        values = torch.cat([head(both) for head in self.values], dim=1)
-        return values, self.router(both[:, : self.hidden])
+    def forward(self, described: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the values and of the routing weights, both [n, principles], of steps described by `describe`,
+        [n, 3 hidden]."""
+        standard = (described - self.mean) / self.scale
+        values = torch.cat([head(standard) for head in self.values], dim=1)
+        return values, self.router(standard[:, : self.hidden])
 
     def save(self, folder: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
         """Write the weights and, last, the settings that make the folder a guidance. Atomic."""
@@ -117,6 +120,12 @@ def fingerprint(engine: LocalEngine) -> str:
     return digest.hexdigest()[:12]
 
 
+def describe(prompt: Tensor, step: Tensor) -> Tensor:
+    """What heads read, [3 hidden]: of the state of a prompt's last token [hidden] and those of a step's tokens
+    [tokens, hidden]."""
+    return torch.cat((prompt, step.mean(dim=0), step[-1])).cpu()
+
+
 class HeadScorer:
     """Runs contexts through the policy and their states through the heads; what was run once is remembered."""
 
@@ -136,7 +145,7 @@ class HeadScorer:
         missing = {key: s for key, s in zip(keys, samples, strict=True) if key not in self._prompts}
         requests = [GenerationRequest(sample=s, prompt_ids=ids) for (_, ids), s in missing.items()]
         for key, found in zip(missing, self.reader.passes(requests) if requests else (), strict=True):
-            self._prompts[key] = found.state.cpu()
+            self._prompts[key] = found.states[-1]
         return torch.stack([self._prompts[key] for key in keys])
 
     @torch.inference_mode()
@@ -144,16 +153,18 @@ class HeadScorer:
         """Values [candidates, principles] in [0, 1] of every query."""
         if len(self._values) > _REMEMBERED:
             self.forget()
-        wanted: dict[tuple[str, tuple[int, ...]], Sample] = {}
+        wanted: dict[tuple[str, tuple[int, ...]], tuple[Sample, int]] = {}
         for query in queries:
             for candidate in query.candidates:
                 key = (query.sample.id, (*query.prefix_ids, *candidate))
                 if key not in self._values:
-                    wanted[key] = query.sample
+                    wanted[key] = (query.sample, len(candidate))
         if wanted:
-            requests = [GenerationRequest(sample=sample, prompt_ids=ids) for (_, ids), sample in wanted.items()]
-            states = torch.stack([found.state.cpu() for found in self.reader.passes(requests)])
-            logits, _ = self.heads(self.prompts(list(wanted.values())), states)
+            requests = [GenerationRequest(sample=sample, prompt_ids=ids) for (_, ids), (sample, _) in wanted.items()]
+            steps = self.reader.passes(requests, [size for _, size in wanted.values()])
+            prompts = self.prompts([sample for sample, _ in wanted.values()])
+            described = [describe(prompt, step.states) for prompt, step in zip(prompts, steps, strict=True)]
+            logits, _ = self.heads(torch.stack(described))
             self._values.update(zip(wanted, torch.sigmoid(logits), strict=True))
         empty = torch.zeros(0, len(self.heads.principles))
         return [
@@ -166,8 +177,7 @@ class HeadScorer:
     @torch.inference_mode()
     def weights(self, samples: Sequence[Sample]) -> Tensor:
         """Routing weights [n, principles], rows add up to 1."""
-        prompts = self.prompts(samples)
-        _, logits = self.heads(prompts, prompts)
+        _, logits = self.heads(torch.stack([describe(prompt, prompt[None]) for prompt in self.prompts(samples)]))
         return torch.softmax(logits, dim=1)
 
 

@@ -8,6 +8,7 @@ steps put after prefixes of the reasoning. The loss is binary cross-entropy, eve
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -20,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from safeladder.rollout.collect import Format
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.rollout.prefix import PrefixEngine
 from safeladder.steering.guided import GuidanceConfig, Proposer, step_ends
-from safeladder.steering.value_heads import ValueHeads
+from safeladder.steering.value_heads import ValueHeads, describe
 from safeladder.steering.values import accepted, principle_of
 from safeladder.types import GenerationRequest, Rollout, SafeladderError, Sample, SamplingParams, StopReason
 from safeladder.verifiers import Router
@@ -36,9 +38,10 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
     """Of all rollouts from one prefix: how many were `accepted`, of how many that could be judged (`n`), and how many
-    could not. `ids` are the reply's tokens so far."""
+    could not. `ids` are the reply's tokens so far, the last `step` of them its last step."""
 
     ids: tuple[int, ...]
+    step: int
     accepted: int
     n: int
     unscored: int = 0
@@ -63,7 +66,7 @@ class PromptOutcomes:
             "sample_id": self.sample_id,
             "principle": self.principle,
             "label": self.label,
-            "prefixes": [[list(p.ids), p.accepted, p.n, p.unscored] for p in self.prefixes],
+            "prefixes": [[list(p.ids), p.step, p.accepted, p.n, p.unscored] for p in self.prefixes],
         }
 
     @classmethod
@@ -73,8 +76,8 @@ class PromptOutcomes:
             principle=row["principle"],
             label=row["label"],
             prefixes=tuple(
-                Outcomes(ids=tuple(ids), accepted=good, n=n, unscored=unscored)
-                for ids, good, n, unscored in row["prefixes"]
+                Outcomes(ids=tuple(ids), step=step, accepted=good, n=n, unscored=unscored)
+                for ids, step, good, n, unscored in row["prefixes"]
             ),
         )
 
@@ -112,10 +115,45 @@ class Plan:
 
     replies: int = 8
     branches: int = 2
-    branch_rollouts: int = 4
+    branch_rollouts: int = 2
     proposed: int = 2
     max_new_tokens: int = 112
     batch: int = 32
+
+
+_Prefix = tuple[tuple[int, ...], int]
+"""Token ids of a reply so far, and how many of them are its last step's."""
+
+
+class _Tallies:
+    """Outcomes of the prefixes of several samples' replies."""
+
+    def __init__(self, samples: Sequence[Sample], decode: Callable[[Sequence[int]], str], form: Format) -> None:
+        self.samples, self.decode, self.form = samples, decode, form
+        self.trees: list[dict[_Prefix, list[int]]] = [defaultdict(lambda: [0, 0, 0]) for _ in samples]
+        self._pending: list[tuple[int, Rollout, list[_Prefix]]] = []
+
+    def add(self, number: int, ids: tuple[int, ...], reason: StopReason, prefixes: list[_Prefix]) -> None:
+        """A reply to sample `number`, which went through `prefixes`."""
+        text = self.decode(ids)
+        rollout = Rollout.of_text(self.samples[number], text, self.form.parse(text, reason), reason)
+        self._pending.append((number, rollout, prefixes))
+
+    def judge(self, judge: Verdicts) -> None:
+        """Judge the replies added since, and book each verdict on its prefixes."""
+        for (number, _, prefixes), verdict in zip(self._pending, judge([r for _, r, _ in self._pending]), strict=True):
+            for prefix in prefixes:
+                tally = self.trees[number][prefix]
+                tally[0] += verdict is True
+                tally[1] += verdict is not None
+                tally[2] += verdict is None
+        self._pending = []
+
+
+def _prefixes(decode: Callable[[Sequence[int]], str], ids: tuple[int, ...], start: int = 0) -> list[_Prefix]:
+    """The prefixes of a reply that end with a step, of steps that begin at `start` or later."""
+    ends = [start, *(start + end for end in step_ends(decode, ids[start:]))]
+    return [(ids[:end], end - begin) for begin, end in itertools.pairwise(ends)]
 
 
 def roll_out(
@@ -127,70 +165,49 @@ def roll_out(
     *,
     seed: int,
 ) -> list[PromptOutcomes]:
-    """The prefixes of the samples' replies with their outcomes, in order."""
-    form = ResponseFormat(open_tag=config.open_tag, close_tag=config.close_tag)
+    """The prefixes of the samples' replies with their outcomes, in order. Sample ids must differ."""
+    tallies = _Tallies(samples, engine.decode, ResponseFormat(open_tag=config.open_tag, close_tag=config.close_tag))
     proposer = Proposer(config, engine.policy.tokenizer)
-    trees: list[dict[tuple[int, ...], list[int]]] = [defaultdict(lambda: [0, 0, 0]) for _ in samples]
-
-    def book(pending: Sequence[tuple[int, tuple[int, ...], StopReason, Sequence[tuple[int, ...]]]]) -> None:
-        """Judge replies (sample number, ids, why it ended) and add the outcome to each of the prefixes named."""
-        rollouts = []
-        for number, ids, reason, _ in pending:
-            text = engine.decode(ids)
-            rollouts.append(Rollout.of_text(samples[number], text, form.parse(text, reason), reason))
-        for (number, _, _, prefixes), verdict in zip(pending, judge(rollouts), strict=True):
-            for prefix in prefixes:
-                tally = trees[number][prefix]
-                tally[0] += verdict is True
-                tally[1] += verdict is not None
-                tally[2] += verdict is None
-
     prompts = [engine.prompt_ids(s) for s in samples]
     requests = [GenerationRequest(sample=s, prompt_ids=p) for s, p in zip(samples, prompts, strict=True)]
     whole = SamplingParams(max_new_tokens=plan.max_new_tokens, n=plan.replies)
-    pending = []
-    inner: list[list[tuple[int, ...]]] = [[] for _ in samples]
-    for number, group in enumerate(engine.generate(requests, whole, seed=seed)):
-        for reply in group:
-            ids = reply.token_ids
-            prefixes = [ids[:end] for end in step_ends(engine.decode, ids)]
-            pending.append((number, ids, reply.stop_reason, prefixes))
-            inner[number] += prefixes[:-1]
-    book(pending)
-
-    rng = [random.Random(f"{seed}/{s.id}/prefixes") for s in samples]
-    starts: list[tuple[int, tuple[int, ...]]] = []
-    endings = []
-    for number in range(len(samples)):
-        own = list(dict.fromkeys(inner[number]))
-        starts += [(number, p) for p in rng[number].sample(own, min(plan.branches, len(own)))]
-        thinking = [(), *(p for p in own if config.close_tag not in engine.decode(p))]
-        for prefix in rng[number].sample(thinking, min(plan.proposed, len(thinking))):
-            for step in proposer.steps(samples[number].language, engine.decode(prefix)):
-                ids = (*prefix, *step.token_ids)
+    starts: list[tuple[int, _Prefix]] = []
+    for number, replies in enumerate(engine.generate(requests, whole, seed=seed)):
+        inner: dict[_Prefix, None] = {}
+        for reply in replies:
+            prefixes = _prefixes(engine.decode, reply.token_ids)
+            tallies.add(number, reply.token_ids, reply.stop_reason, prefixes)
+            inner.update(dict.fromkeys(prefixes[:-1]))
+        rng = random.Random(f"{seed}/{samples[number].id}/prefixes")
+        starts += [(number, prefix) for prefix in rng.sample(list(inner), min(plan.branches, len(inner)))]
+        thinking = [(), *(ids for ids, _ in inner if config.close_tag not in engine.decode(ids))]
+        for ids in rng.sample(thinking, min(plan.proposed, len(thinking))):
+            for step in proposer.steps(samples[number].language, engine.decode(ids)):
+                prefix = ((*ids, *step.token_ids), len(step.token_ids))
                 if step.ends:
-                    endings.append((number, ids, StopReason.EOS, [ids]))
+                    tallies.add(number, prefix[0], StopReason.EOS, [prefix])
                 else:
-                    starts.append((number, ids))
-    book(endings)
+                    starts.append((number, prefix))
+    tallies.judge(judge)
 
     more = SamplingParams(max_new_tokens=plan.max_new_tokens, n=plan.branch_rollouts)
-    requests = [GenerationRequest(sample=samples[at], prompt_ids=(*prompts[at], *prefix)) for at, prefix in starts]
-    pending = []
+    requests = [GenerationRequest(sample=samples[at], prompt_ids=(*prompts[at], *ids)) for at, (ids, _) in starts]
     for (number, prefix), group in zip(starts, engine.generate(requests, more, seed=seed + 1), strict=True):
+        begun = len(prefix[0])
         for rest in group:
-            ids = (*prefix, *rest.token_ids)
-            ends = [len(prefix) + end for end in step_ends(engine.decode, rest.token_ids)]
-            pending.append((number, ids, rest.stop_reason, [prefix, *(ids[:end] for end in ends)]))
-    book(pending)
+            ids = (*prefix[0], *rest.token_ids)
+            tallies.add(number, ids, rest.stop_reason, [prefix, *_prefixes(engine.decode, ids, begun)])
+    tallies.judge(judge)
     return [
         PromptOutcomes(
             sample_id=s.id,
             principle=principle_of(s.label),
             label=s.label,
-            prefixes=tuple(Outcomes(ids=ids, accepted=t[0], n=t[1], unscored=t[2]) for ids, t in tree.items()),
+            prefixes=tuple(
+                Outcomes(ids=ids, step=step, accepted=t[0], n=t[1], unscored=t[2]) for (ids, step), t in tree.items()
+            ),
         )
-        for s, tree in zip(samples, trees, strict=True)
+        for s, tree in zip(samples, tallies.trees, strict=True)
     ]
 
 
@@ -247,11 +264,10 @@ def read_outcomes(file: Path) -> Iterator[PromptOutcomes]:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Prefixes with at least one outcome: states of prompts and prefixes [n, hidden], column of the principle [n],
+    """Steps with at least one outcome: what heads read [n, 3 hidden] (`describe`), column of the principle [n],
     accepted and judged outcomes [n]; `prompt` and `label` say whose they are; `unscored` outcomes were left out."""
 
-    prompts: Tensor
-    states: Tensor
+    described: Tensor
     column: Tensor
     accepted: Tensor
     n: Tensor
@@ -269,12 +285,12 @@ def examples(
     batch: int = 32,
     say: Say = lambda _: None,
 ) -> Examples:
-    """The hidden states of every prefix that has an outcome.
+    """The hidden states of every step that has an outcome.
 
     Raises:
         SafeladderError: there is none.
     """
-    prompts, states, column, good, count, who, labels = [], [], [], [], [], [], []
+    described, column, good, count, who, labels = [], [], [], [], [], []
     for start in range(0, len(samples), batch):
         rows = []
         for sample, row in zip(samples[start : start + batch], outcomes[start : start + batch], strict=True):
@@ -283,10 +299,10 @@ def examples(
         rows.sort(key=lambda entry: len(entry[2].ids))
         asked = [GenerationRequest(sample=s, prompt_ids=(*engine.prompt_ids(s), *p.ids)) for s, _, p in rows]
         first = {s.id: GenerationRequest(sample=s, prompt_ids=engine.prompt_ids(s)) for s, _, _ in rows}
-        of_prompt = dict(zip(first, engine.passes(list(first.values())), strict=True)) if first else {}
-        for (sample, row, prefix), found in zip(rows, engine.passes(asked) if asked else (), strict=True):
-            prompts.append(of_prompt[sample.id].state.cpu())
-            states.append(found.state.cpu())
+        prompts = dict(zip(first, engine.passes(list(first.values())), strict=True))
+        steps = engine.passes(asked, [p.step for _, _, p in rows])
+        for (sample, row, prefix), step in zip(rows, steps, strict=True):
+            described.append(describe(prompts[sample.id].states[-1], step.states))
             column.append(list(principles).index(row.principle))
             good.append(prefix.accepted)
             count.append(prefix.n)
@@ -294,11 +310,10 @@ def examples(
             labels.append(row.label)
         engine.forget()
         say(f"states of {min(start + batch, len(samples))} of {len(samples)} prompts")
-    if not states:
+    if not described:
         raise SafeladderError("no rollout could be judged: there is nothing to train value models on")
     return Examples(
-        torch.stack(prompts),
-        torch.stack(states),
+        torch.stack(described),
         torch.tensor(column),
         torch.tensor(good, dtype=torch.float32),
         torch.tensor(count, dtype=torch.float32),
@@ -313,10 +328,10 @@ def train_heads(
     principles: Sequence[str],
     *,
     seed: int,
-    epochs: int = 40,
-    batch: int = 512,
+    epochs: int = 15,
+    batch: int = 256,
     learning_rate: float = 2e-3,
-    weight_decay: float = 0.02,
+    weight_decay: float = 0.05,
     say: Say = lambda _: None,
 ) -> ValueHeads:
     """Heads that minimise the mean binary cross-entropy of all outcomes, and a router that names the principle.
@@ -325,18 +340,18 @@ def train_heads(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        heads = ValueHeads(data.states.shape[1], principles)
-        both = torch.cat((data.prompts, data.states), dim=1)
-        heads.mean.copy_(both.mean(dim=0))
-        heads.scale.copy_(both.std(dim=0, correction=0).clamp(min=1e-6))
-        total = epochs * -(-len(both) // batch)
+        size, width = data.described.shape
+        heads = ValueHeads(width // 3, principles)
+        heads.mean.copy_(data.described.mean(dim=0))
+        heads.scale.copy_(data.described.std(dim=0, correction=0).clamp(min=1e-6))
+        total = epochs * -(-size // batch)
         optimizer = torch.optim.AdamW(heads.parameters(), lr=learning_rate, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=total, pct_start=0.1)
         heads.train()
         for epoch in range(epochs):
             losses = 0.0
-            for rows in torch.randperm(len(both)).split(batch):
-                values, routes = heads(data.prompts[rows], data.states[rows])
+            for rows in torch.randperm(size).split(batch):
+                values, routes = heads(data.described[rows])
                 logits = values.gather(1, data.column[rows].unsqueeze(1)).squeeze(1)
                 n = data.n[rows]
                 each = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -349,8 +364,7 @@ def train_heads(
                 optimizer.step()
                 schedule.step()
                 losses += float(each.detach())
-            if epoch % 10 == 9 or epoch == epochs - 1:
-                say(f"epoch {epoch + 1} of {epochs}: loss {losses / float(data.n.sum()):.4f}")
+            say(f"epoch {epoch + 1} of {epochs}: loss {losses / float(data.n.sum()):.4f}")
     return heads.eval()
 
 
@@ -363,7 +377,7 @@ def measure(heads: ValueHeads, data: Examples) -> dict[str, Any]:
     `brier`, and `brier_of_mean`, that of always saying the mean. `routed`: share of prompts whose largest routing
     weight is their principle's. None where it is not defined.
     """
-    logits, routes = heads(data.prompts, data.states)
+    logits, routes = heads(data.described)
     values = torch.sigmoid(logits).gather(1, data.column.unsqueeze(1)).squeeze(1)
     right = (routes.argmax(dim=1) == data.column).tolist()
     names = [heads.principles[i] for i in data.column.tolist()]
