@@ -65,7 +65,7 @@ def test_continue_drops_what_follows_and_re_answer_keeps_it(capsys: pytest.Captu
         found = json.loads(capsys.readouterr().out)
         assert found["edits"][0]["how"] == flag.removeprefix("--")
         left[flag] = found["edited_reply"]["steps"]
-    assert left["--continue"] == ["kill man : this hurts people ."], "the model went on to its answer"
+    assert "kill man : fine ." not in left["--continue"], "what followed the step was dropped"
     assert left["--re-answer"] == ["kill man : this hurts people .", "kill man : fine ."]
 
 
