@@ -20,7 +20,7 @@ both copies the pass is the model's own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -160,7 +160,7 @@ def _rows(policy: Policy, contrast: Contrast, tail: int) -> list[tuple[str, _Row
     if features[0].shape != features[1].shape:
         raise SafeladderError(f"sample {contrast.factual.id}: the reference image has another size")
     answers = [
-        tuple(policy.tokenizer(answer, add_special_tokens=False)["input_ids"]) + (policy.eos_token_id,)
+        (*policy.tokenizer(answer, add_special_tokens=False)["input_ids"], policy.eos_token_id)
         for answer in contrast.answers
     ]
     return [
@@ -273,8 +273,3 @@ def _place(policy: Policy, row: _Row, tail: int) -> _Placed:
 def as_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     """Name to value, low, high and n."""
     return {name: {"value": e.value, "low": e.low, "high": e.high, "n": e.n} for name, e in estimates.items()}
-
-
-def with_reference(sample: Sample, reference: Sample) -> Sample:
-    """The reference under an id of its own, in the factual sample's group."""
-    return replace(reference, id=f"{sample.id}#reference", group_id=sample.group_id)

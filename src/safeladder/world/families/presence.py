@@ -15,11 +15,11 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from safeladder.types import Message, Part, Response, SafeladderError, Sample
-from safeladder.world.kinds import Cell, content, name_of, report
+from safeladder.world.kinds import Cell, content
 from safeladder.world.lexicon import stable_hash
 from safeladder.world.render import scene_image
 
@@ -39,6 +39,7 @@ OBJECTS = tuple(itertools.chain.from_iterable(PARTNERS))
 PARTNER = {a: b for x, y in PARTNERS for a, b in ((x, y), (y, x))}
 _WEIGHTS = (6, 5, 4, 3, 2, 1)
 ANSWERS = ("yes", "no")
+_SIZES = (1, 4, 8, 8)
 _PATIENCE = 2000
 
 
@@ -50,27 +51,23 @@ class Statistics:
     together: Mapping[tuple[str, str], int]
 
 
-def presence_items(
-    split: str, n: int, *, seed: int = 0, together: float = 0.5, mention: float = 1.0, start: int = 0
-) -> list[Sample]:
-    """Presence questions about 2 x 2 scenes, half of which (where possible) ask for the partner of what is mentioned.
+def presence_items(split: str, n: int, *, seed: int = 0, together: float = 0.5, start: int = 0) -> list[Sample]:
+    """Presence questions about 2 x 2 scenes, to train on. A question mentions an object that is there and asks for one
+    to eight others, the partner of the mentioned one more often than not; of the rest half are there, where possible.
 
     Args:
         split: "train" or "heldout"; a scene belongs to one of them by its content, whatever the seed.
         n: how many.
         seed: of the items; item i is a function of (seed, split, together, i).
         together: probability that an object's partner is in the scene too, in [0, 1].
-        mention: share of questions that say what else is there.
         start: index of the first.
 
     Returns:
-        Samples with `reference` "yes" or "no" and `response` to train on. `meta` has `cells`, `grid`, `asked`,
-        `context` (what is mentioned, or ""), `present` (names) and `partner` (is the partner asked for).
+        Samples with `response`: every object asked for, with yes or no. `meta` has `cells`, `grid`, `context` (what is
+        mentioned), `asked` and `present` (names).
     """
     _check(split, together)
-    if not 0.0 <= mention <= 1.0:
-        raise SafeladderError(f"mention is {mention!r}; allowed: a number from 0 to 1")
-    return [_item(split, index, seed, together, mention) for index in range(start, start + n)]
+    return [_item(split, index, seed, together) for index in range(start, start + n)]
 
 
 def pope_items(
@@ -80,7 +77,9 @@ def pope_items(
 
     Args:
         protocol: how the absent object is chosen.
-        n: scenes; both questions of a scene share `group_id`, and the first is the same whatever the protocol.
+        n: scenes of two objects or more, at least one of them without its partner, which is what the question about an
+            absent object mentions. Both questions share `group_id`; that about a present one is the same under every
+            protocol.
         statistics: of the scenes that the model was trained on.
         seed, together, start: of the scenes, see `presence_items`.
     """
@@ -90,14 +89,14 @@ def pope_items(
     items = []
     for index in range(start, start + n):
         rng = random.Random(stable_hash("pope", seed, together, index))
-        cells = _scene(rng, "heldout", together, least=2)
+        cells = _scene(rng, "heldout", together, pope=True)
         present = _present(cells)
-        context = rng.choice(present)
-        there = rng.choice([x for x in present if x != context])
-        absent = _absent(rng, protocol, context, present, statistics)
+        there, beside = rng.sample(present, 2)
+        lone = rng.choice([x for x in present if PARTNER[x] not in present])
+        absent = _absent(rng, protocol, lone, present, statistics)
         home = f"pope-{seed}-{index}"
-        for asked, tag in ((there, "yes"), (absent, protocol)):
-            items.append(_sample(f"{home}-{tag}", home, cells, context, asked, "heldout"))
+        for asked, context, tag in ((there, beside, "yes"), (absent, lone, protocol)):
+            items.append(_sample(f"{home}-{tag}", home, cells, context, [asked], "heldout"))
     return items
 
 
@@ -112,26 +111,28 @@ def statistics_of(samples: Sequence[Sample]) -> Statistics:
     return Statistics(count=count, together=pairs)
 
 
-def captions(sample: Sample) -> tuple[str, str]:
-    """What the scene shows, cell by cell, and the same with an absent object named: the mentioned one's partner where
-    that is absent, else any. It stands in for an empty cell, or where there is none, for the last object but the
-    mentioned one."""
-    cells, present = sample.meta["cells"], sample.meta["present"]
-    rng = random.Random(stable_hash("caption", sample.id))
-    partner = PARTNER.get(sample.meta["context"], "")
-    false = partner if partner and partner not in present else rng.choice([x for x in OBJECTS if x not in present])
-    empty = [i for i, cell in enumerate(cells) if cell is None]
-    other = [i for i, cell in enumerate(cells) if cell is not None and cell["what"] != sample.meta["context"]]
-    place = rng.choice(empty) if empty else other[-1]
-    told = [*cells]
-    told[place] = {"what": false}
-    return report([[name_of(c) for c in cells]], "en"), report([[name_of(c) for c in told]], "en")
+def about(sample: Sample, context: str, asked: str) -> Sample:
+    """Another question about the scene of a presence item: is `asked` there, beside `context`?"""
+    meta = sample.meta
+    id_ = f"{sample.id}-{context}-{asked}"
+    return _sample(id_, sample.group_id, meta["cells"], context, [asked], meta["split"])
 
 
-def question(asked: str, context: str = "") -> str:
+def question(asked: Sequence[str], context: str) -> str:
     """The words of a presence question; `context` is mentioned as being there."""
-    there = f"there is a {name_of({'what': context})} . " if context else ""
-    return f"{there}is there a {name_of({'what': asked})} ?"
+    return f"there is a {context} . is there a {' '.join(asked)} ?"
+
+
+def reply(asked: Sequence[str], present: Sequence[str]) -> str:
+    """The right answer: every object asked for, with yes or no."""
+    # The leading space lets the first word keep its usual token.
+    return "".join(f" {what} {ANSWERS[what not in present]}" for what in asked)
+
+
+def verdict(text: str, what: str) -> str | None:
+    """What a reply says about an object: "yes", "no", or None where it says neither, or both."""
+    said = {answer for answer in ANSWERS if f"{what} {answer}" in " ".join(text.split())}
+    return said.pop() if len(said) == 1 else None
 
 
 def _check(split: str, together: float) -> None:
@@ -141,56 +142,53 @@ def _check(split: str, together: float) -> None:
         raise SafeladderError(f"together is {together!r}; allowed: a number from 0 to 1")
 
 
-def _item(split: str, index: int, seed: int, together: float, mention: float) -> Sample:
+def _item(split: str, index: int, seed: int, together: float) -> Sample:
     rng = random.Random(stable_hash("presence", seed, split, together, index))
     cells = _scene(rng, split, together)
     present = _present(cells)
     context = rng.choice(present)
-    others = [x for x in present if x not in (context, PARTNER[context])]
-    absent = [x for x in OBJECTS if x not in present and x != PARTNER[context]]
-    if rng.random() < 0.5:
-        asked = PARTNER[context]
-    else:
-        asked = rng.choice(others) if others and rng.random() < 0.5 else rng.choice(absent)
-    told = context if rng.random() < mention else ""
+    size = rng.choice(_SIZES)
+    asked = [PARTNER[context]] if rng.random() < size / (size + 1) else []
+    while len(asked) < size:
+        rest = [x for x in OBJECTS if x not in (context, PARTNER[context], *asked)]
+        there = [x for x in rest if x in present]
+        asked.append(rng.choice(there if there and rng.random() < 0.5 else [x for x in rest if x not in present]))
+    rng.shuffle(asked)
     id_ = f"presence-{seed}-{together:g}-{split}-{index}"
-    return _sample(id_, id_, cells, told, asked, split)
+    return _sample(id_, id_, cells, context, asked, split)
 
 
-def _sample(id_: str, group: str, cells: Sequence[Cell], context: str, asked: str, split: str) -> Sample:
+def _sample(id_: str, group: str, cells: Sequence[Cell], context: str, asked: Sequence[str], split: str) -> Sample:
     present = _present(cells)
-    answer = ANSWERS[asked not in present]
+    right = reply(asked, present)
     return Sample(
         id=id_,
         group_id=group,
         messages=(
-            Message(
-                role="user",
-                parts=(Part(image=scene_image(cells, 2)), Part(text=question(asked, context))),
-            ),
+            Message(role="user", parts=(Part(image=scene_image(cells, 2)), Part(text=question(asked, context)))),
         ),
         label="general_rule",
-        reference=answer,
+        reference=right,
         source="world",
         taxonomy=("presence",),
-        response=Response(answer=answer),
+        response=Response(answer=right),
         meta={
             "family": "presence",
             "kind": "presence",
             "split": split,
-            "key": f"presence {context} {asked} | {content(cells)}",
+            "key": f"presence {context} {' '.join(asked)} | {content(cells)}",
             "grid": 2,
             "cells": list(cells),
-            "asked": asked,
             "context": context,
+            "asked": list(asked),
             "present": present,
-            "partner": PARTNER.get(context) == asked,
         },
     )
 
 
-def _scene(rng: random.Random, split: str, together: float, *, least: int = 1) -> list[Cell]:
-    """One or two pairs, of each both objects or one of them, on random cells."""
+def _scene(rng: random.Random, split: str, together: float, *, pope: bool = False) -> list[Cell]:
+    """One or two pairs, of each both objects or one of them, on random cells. A scene for POPE has two objects or more,
+    one of them without its partner."""
     for _ in range(_PATIENCE):
         things: list[str] = []
         for pair in dict.fromkeys(rng.choices(PARTNERS, _WEIGHTS, k=rng.randint(1, 2))):
@@ -200,7 +198,8 @@ def _scene(rng: random.Random, split: str, together: float, *, least: int = 1) -
         for place, what in zip(rng.sample(range(4), len(things)), things, strict=True):
             cells[place] = {"what": what}
         heldout = stable_hash("presence", content(cells)) % 4 == 0
-        if len(things) >= least and heldout == (split == "heldout"):
+        fit = not pope or (len(things) >= 2 and any(PARTNER[x] not in things for x in things))
+        if fit and heldout == (split == "heldout"):
             return cells
     raise RuntimeError(f"no presence scene found for the {split} split")
 
@@ -221,6 +220,11 @@ def _absent(
     return max(absent, key=lambda x: statistics.together.get((context, x), 0))
 
 
-def blank_scene() -> Any:
-    """The picture of an empty scene: the reference image of effects."""
-    return scene_image([None] * 4, 2)
+def blanked(sample: Sample) -> Sample:
+    """The reference of a presence question: an empty scene, and another object mentioned, which no partner is asked
+    for. Nothing in it speaks for an object but what the words have in common."""
+    asked, context = sample.meta["asked"], sample.meta["context"]
+    taken = {context, *asked, *(PARTNER[x] for x in asked)}
+    other = next(x for x in OBJECTS if x not in taken and PARTNER[x] not in (context, *asked))
+    parts = (Part(image=scene_image([None] * 4, 2)), Part(text=question(asked, other)))
+    return replace(sample, id=f"{sample.id}#reference", messages=(Message(role="user", parts=parts),))
