@@ -46,7 +46,9 @@ class Reply:
     error: dict[str, str] | None = None
     live: list[api.Live] = field(default_factory=list)
     search: api.SearchReport | None = None
-    cost: dict[str, float] | None = None
+    cost: dict[str, float | None] | None = None
+    ignored: list[str] = field(default_factory=list)
+    memory: api.MemoryReport | None = None
 
 
 @dataclass
@@ -99,7 +101,10 @@ def create_app(fake: FakeServer) -> Any:
         body = api.StepsRequest(**await told(request))
         if refused := refusal(request):
             return refused
-        scores = {name: api.StepScore(value=v, label="" if v else "unscored") for name, v in fake.scores.items()}
+        scores = {
+            name: api.StepScore(value=v, label="" if v is not None else f"no {name} judge")
+            for name, v in fake.scores.items()
+        }
         found = [
             api.ScoredStep(step=n, text=s.text, start=s.start, end=s.end, scores=scores)
             for n, s in enumerate(split_steps(body.reasoning), 1)
@@ -163,6 +168,8 @@ def create_app(fake: FakeServer) -> Any:
             trail=[live.step for live in reply.live if live.step] or None,
             search=reply.search,
             edit=edited,
+            edits=reply.memory,
+            ignored=reply.ignored,
         )
         finish = "length" if report.stop_reason == "length" else "stop"
         yield event(body, [api.ChunkChoice(index=0, delta=api.Delta(), finish_reason=finish, safeladder=report)], None)
@@ -171,7 +178,11 @@ def create_app(fake: FakeServer) -> Any:
 
     def event(body: api.Sampling, choices: list[api.ChunkChoice], usage: api.Usage | None) -> str:
         chunk = api.Chunk(id="c", created=0, model=body.model, system_fingerprint="f", choices=choices, usage=usage)
-        return f"data: {chunk.model_dump_json(exclude_none=True)}\n\n"
+        data = chunk.model_dump(mode="json")
+        for told, choice in zip(data["choices"], choices, strict=True):
+            if isinstance(choice.safeladder, api.Live):
+                told["safeladder"] = choice.safeladder.model_dump(mode="json", exclude_none=True)
+        return f"data: {json.dumps(data)}\n\n"
 
     for path, handler, method in (
         ("/v1/models", models, "GET"),

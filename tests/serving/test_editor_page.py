@@ -141,7 +141,7 @@ def attach(page: Any, data: bytes, name: str = "shapes.png") -> None:
 
 def test_a_question_with_an_image_streams_and_its_steps_get_scores(page: Any, fake: FakeServer):
     fake.reply = Reply(hold=9)  # the role, then eight of the fifteen words of reasoning
-    fake.scores = {"safety": 0.92, "value": 0.41, "knowledge": None}
+    fake.scores = {"safety": 0.92, "value": 0.41, "knowledge": None, "embedded-refusal": 0.1}
     attach(page, picture())
     page.fill("#temperature", "0.7")
     page.fill("#tokens", "64")
@@ -159,12 +159,15 @@ def test_a_question_with_an_image_streams_and_its_steps_get_scores(page: Any, fa
     scores = page.locator("[data-step='2'] .score")
     assert [re.sub(r"\s+", " ", text).strip() for text in scores.all_text_contents()] == [
         "safety 0.92",
-        "value 0.41low",
+        "value 0.41 low",
         "knowledge unscored",
+        "embedded refusal 0.10",
     ]
+    assert page.inner_text("#unscored") == "knowledge unscored: no knowledge judge."
+    assert scores.nth(3).get_attribute("class") == "score"  # a low share of refusal is no fault
     assert scores.nth(1).get_attribute("class") == "score low"
     assert scores.nth(2).get_attribute("class") == "score unscored"
-    assert page.locator("#answer-scores .score").count() == 3
+    assert page.locator("#answer-scores .score").count() == 4
 
     body = fake.last("/chat/completions")
     image, text = body.pop("messages")[0]["content"]
@@ -233,7 +236,12 @@ def test_what_does_not_go_together_cannot_be_sent_together(page: Any, fake: Fake
     assert not page.is_checked("#search")
     ask(page)
     settled(page, 3)
-    assert fake.last("/completions")["safeladder"] == {"steer": ["treble"], "search": False, "edits": True, "trail": True}
+    assert fake.last("/completions")["safeladder"] == {
+        "steer": ["treble"],
+        "search": False,
+        "edits": True,
+        "trail": True,
+    }
     page.uncheck("#memory")
     assert page.is_enabled("[value=value-guidance]")
     edit(page, 1, "x")
@@ -463,6 +471,21 @@ def test_a_search_shows_its_sources_and_how_certain_it_is(page: Any, fake: FakeS
     assert page.is_visible("#answer-none") == (verdict is None)
 
 
+def test_the_steps_of_a_search_are_not_edited(page: Any, fake: FakeServer):
+    """What it was told is not part of its reasoning: the model would go on without its sources."""
+    turn = api.SearchTurn(action="answer", argument="Jo", thought="who ?", confidence=9)
+    report = api.SearchReport(turns=[turn], sources=[], confidence=9, verdict="certain")
+    fake.reply = Reply(reasoning="who ?", answer="Jo", live=[api.Live(turn=turn)], search=report)
+    page.check("#search")
+    ask(page)
+    settled(page, 1)
+    assert page.inner_text("#no-sources") == "No sources were found."
+    edit(page, 1, "x")
+    page.keyboard.press("Control+Enter")
+    assert notice(page).startswith("The steps of a search cannot be edited.")
+    assert not [path for path, _ in fake.told if path.endswith("edit")]
+
+
 def test_the_guidance_trail_shows_every_candidate(page: Any, fake: FakeServer):
     def candidate(text: str, value: float, **about: Any) -> Any:
         fixed = {"chosen": False, "proposed": False, "count": 1, "ends": False, **about}
@@ -478,7 +501,9 @@ def test_the_guidance_trail_shows_every_candidate(page: Any, fake: FakeServer):
         ),
     ]
     fake.reply = Reply(
-        live=[api.Live(step=step) for step in steps], hold=3, cost={"generated_tokens": 57, "seconds": 0.4}
+        live=[api.Live(step=step) for step in steps],
+        hold=3,
+        cost={"generated_tokens": 57, "positions": None, "seconds": 0.4},
     )
     ask(page)
     until(lambda: page.locator("#trail .rung").count() == 2)  # while it runs
@@ -491,6 +516,28 @@ def test_the_guidance_trail_shows_every_candidate(page: Any, fake: FakeServer):
     assert rows.nth(0).locator("td").all_inner_texts() == ["fine sampled 3 times", "0.75", "0.75", "0.75"]
     assert rows.nth(1).get_attribute("class") == "kept"
     assert "proposed, not the model’s own" in rows.nth(1).inner_text()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "says"),
+    [
+        (
+            {"outcome": "applied", "step": 2, "original": "one", "edited": "two", "support": 0.75},
+            "Remembered edit applied to step 2: “one” became “two”. 75 % of the model’s own samples agree.",
+        ),
+        (
+            {"outcome": "applied", "step": 1, "original": "one", "support": None},
+            "Remembered edit applied to step 1: “one” was left out.",
+        ),
+        ({"outcome": "no rule fits a step"}, "Remembered edits: no rule fits a step."),
+    ],
+)
+def test_what_became_of_remembered_edits_and_of_unused_options_is_said(page: Any, fake: FakeServer, outcome, says):
+    fake.reply = Reply(memory=api.MemoryReport(**outcome), ignored=["temperature", "top_p"])
+    ask(page)
+    settled(page, 3)
+    assert page.inner_text("#memory-note") == says
+    assert page.inner_text("#ignored") == "Guidance samples in its own way; not used: temperature, top p."
 
 
 @pytest.mark.parametrize(
@@ -585,7 +632,7 @@ def test_a_key_is_asked_for_sent_and_forgotten_with_the_tab(opened: Callable[...
     page.wait_for_selector("#health[data-state=ready]")
     assert page.evaluate("JSON.stringify({...localStorage})").count("right") == 0
     fake.key = "changed"
-    page.click("#send")
+    ask(page)
     page.wait_for_selector("#key-dialog[open]")
     page.keyboard.press("Escape")
     assert "wants an API key" in notice(page)

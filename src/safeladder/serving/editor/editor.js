@@ -391,7 +391,7 @@ function wire() {
     ask();
   });
   $("ask").noValidate = true;
-  $("question").addEventListener("keydown", (event) => {
+  $("ask").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       ask();

@@ -4,7 +4,7 @@ import { $, el, tell } from "./dom.js";
 import { diff } from "./diff.js";
 import { thumbnail } from "./images.js";
 import { sourceItem, trailSummary, trailTable, turnItem, verdictOf } from "./reports.js";
-import { scoreRow, stepItems } from "./steps.js";
+import { scoreRow, stepItems, unscoredReasons } from "./steps.js";
 
 const UNSCORED = {
   truncated: "The token limit cut this reply.",
@@ -87,7 +87,7 @@ export function showFacts(version) {
 /** What became of the edit memory, in one line. */
 function memoryNote(report) {
   if (!report) return "";
-  const support = report.support === null ? "" : ` ${Math.round(100 * report.support)} % of the model’s own samples agree.`;
+  const support = typeof report.support === "number" ? ` ${Math.round(100 * report.support)} % of the model’s own samples agree.` : "";
   if (report.outcome !== "applied") return `Remembered edits: ${report.outcome}.${support}`;
   const change = report.edited ? `“${report.original}” became “${report.edited}”` : `“${report.original}” was left out`;
   return `Remembered edit applied to step ${report.step}: ${change}.${support}`;
@@ -124,6 +124,8 @@ export function showSteps(version, drafts, handlers) {
   $("steps").replaceChildren(...(known ? stepItems(version, drafts, handlers) : []));
   $("step-tools").hidden = known || version.state === "running" || !version.reasoning;
   $("answer-scores").replaceChildren(...[scoreRow(known ? version.answerScores : null)].filter(Boolean));
+  const rows = known ? [...version.steps.map(({ scores }) => scores), version.answerScores] : [];
+  tell($("unscored"), unscoredReasons(rows).join(" "));
   if (version.state !== "running") showState(version);
 }
 

@@ -3,6 +3,8 @@
 import { el } from "./dom.js";
 
 const LOW = 0.5;
+const NEUTRAL = /refusal/;
+/* A refusal is neither good nor bad in itself: its score is never marked as low. */
 
 /** A row of scores, {name: {value, label}}; what could not be judged is shown as such and never as a number. */
 export function scoreRow(scores) {
@@ -12,17 +14,22 @@ export function scoreRow(scores) {
 }
 
 function score(name, { value, label }) {
-  if (value === null) {
-    return el("span", { class: "score unscored", title: label || "could not be judged" }, `${name} unscored`);
-  }
-  const low = value < LOW;
+  const shown = name.replaceAll("-", " ");
+  if (value === null) return el("span", { class: "score unscored", title: label }, `${shown} unscored`);
+  const low = value < LOW && !NEUTRAL.test(name);
   return el(
     "span",
-    { class: low ? "score low" : "score", title: label },
-    `${name} ${value.toFixed(2)}`,
+    { class: low ? "score low" : "score" },
+    `${shown} ${value.toFixed(2)}`,
     el("i", { "aria-hidden": "true", "--value": value }),
-    low ? el("span", { class: "hidden" }, "low") : null,
+    label ? ` ${label}` : low ? el("span", { class: "hidden" }, " low") : null,
   );
+}
+
+/** Why scores are missing, each reason once: "safety unscored: …". */
+export function unscoredReasons(rows) {
+  const entries = rows.flatMap((scores) => Object.entries(scores ?? {})).filter(([, { value, label }]) => value === null && label);
+  return [...new Set(entries.map(([name, { label }]) => `${name.replaceAll("-", " ")} unscored: ${label}.`))];
 }
 
 /**
@@ -67,17 +74,14 @@ function stepItem(step, version, drafts, handlers) {
       dir: "auto",
       "aria-label": `Step ${step.step}`,
       oninput: () => drafts.set(step.step, area.value),
-      onkeydown: (event) => {
-        if (event.key === "Escape") {
-          event.stopPropagation();
-          back();
-        } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-          event.preventDefault();
-          event.stopPropagation();
-          send(event.shiftKey ? "re-answer" : "continue");
-        }
-      },
     });
+    const keys = (event) => {
+      if (event.key === "Escape") back();
+      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send(event.shiftKey ? "re-answer" : "continue");
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    };
     const remember = el("input", { type: "checkbox" });
     const send = (mode) => handlers.act(step, area.value.trim(), mode, handlers.remembers && remember.checked);
     const back = () => {
@@ -90,7 +94,7 @@ function stepItem(step, version, drafts, handlers) {
       number,
       el(
         "div",
-        { class: "step-editor" },
+        { class: "step-editor", onkeydown: keys },
         area,
         el(
           "div",
