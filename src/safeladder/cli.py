@@ -271,10 +271,11 @@ def _add_search(verbs: Any) -> None:
 
 
 def _add_guidance(verbs: Any) -> None:
-    from safeladder.steering import edit_command, value_command
+    from safeladder.steering import directions_command, edit_command, value_command
 
     value_command.add_parser(verbs)
     edit_command.add_parser(verbs)
+    directions_command.add_parser(verbs)
 
 
 def _add_risk(verbs: Any) -> None:

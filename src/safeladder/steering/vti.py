@@ -19,7 +19,7 @@ from torch import Tensor
 
 from safeladder.models.families import unwrap
 from safeladder.models.policy import Policy
-from safeladder.steering.directions import Direction, Directions, fingerprint
+from safeladder.steering.directions import Direction, Directions, Mode, fingerprint
 from safeladder.steering.estimating import DirectionEstimator, Progress, Reading, component
 from safeladder.steering.hooks import vision_states
 from safeladder.steering.noise import diffused, masked
@@ -50,8 +50,7 @@ class Settings:
         hidden: share of patches that are masked.
         places: vision directions keep a vector for each place of the picture and are interpolated to other sizes
             ("interpolate"), or are the mean over places ("pool").
-        strength: λ of every direction.
-        scale: what λ is multiplied with, see `directions.shifted`.
+        strength, scale, mode: how every direction is added, see `directions.shifted`.
         seed: of the perturbations.
     """
 
@@ -63,6 +62,7 @@ class Settings:
     places: Literal["interpolate", "pool"] = "interpolate"
     strength: float = 0.9
     scale: float = 0.1
+    mode: Mode = "norm_preserving"
     seed: int = 42
 
 
@@ -132,6 +132,7 @@ def vision_direction(
         vectors=vectors.contiguous(),
         method=settings.method,
         n=len(demonstrations),
+        mode=settings.mode,
         scale=settings.scale,
         strength=settings.strength,
     )
@@ -210,4 +211,4 @@ def language_direction(
 ) -> Direction:
     """The direction of the last token's states, from the second to the first reading of each pair."""
     found = DirectionEstimator(policy, method=settings.method).fit(pairs, name, progress=lambda done, of: progress())
-    return replace(found, scale=settings.scale, strength=settings.strength)
+    return replace(found, mode=settings.mode, scale=settings.scale, strength=settings.strength)
