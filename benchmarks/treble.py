@@ -3,7 +3,7 @@
     python benchmarks/treble.py --run runs/demo --seed 0
 
 From the run's base two models are trained on the same number of presence questions: "prior", in whose scenes partners
-occur together nine times out of ten, and "control", in whose scenes a partner is there as often as not. Directions
+occur together 97 times out of a hundred, and "control", in whose scenes a partner is there as often as not. Directions
 come from scenes of the training split, their strengths from one half of the held-out scenes, the figures from the
 other.
 POPE protocol (arXiv 2305.10355): as many questions about present as about absent objects; hallucination error is the
@@ -41,8 +41,8 @@ from safeladder.training.sft import Demonstrations, encode_response, train_sft
 from safeladder.types import GenerationRequest, Sample, SamplingParams
 from safeladder.world.families import presence
 
-TOGETHER = {"prior": 0.9, "control": 0.5}
-_STEPS, _BATCH = 300, 24
+TOGETHER = {"prior": 0.97, "control": 0.5}
+_STEPS, _BATCH = 150, 24
 _BUDGET = SamplingParams(max_new_tokens=6, temperature=0.0)
 
 

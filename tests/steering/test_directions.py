@@ -21,6 +21,7 @@ from rollout.tiny_policies import ask, picture, policy, questions, requests
 from safeladder.models.families import FAMILIES
 from safeladder.models.load import freeze_vision
 from safeladder.models.policy import Policy
+from safeladder.rollout.continuous import ContinuousEngine
 from safeladder.rollout.local import LocalEngine
 from safeladder.steering import layers as registry
 from safeladder.steering.directions import (
@@ -31,9 +32,9 @@ from safeladder.steering.directions import (
     load_directions,
     shifted,
 )
-from safeladder.steering.hooks import Steerer, at_places, language_states, steered, steered_prompt, tower_places
+from safeladder.steering.hooks import Steerer, at_places, language_states, steered, tower_places
 from safeladder.steering.layers import tower_layers, tower_mlps, tower_width
-from safeladder.types import GenerationRequest, SafeladderError, SamplingParams
+from safeladder.types import SafeladderError, SamplingParams
 
 NAMES = ("qwen2_5_vl", "internvl", "llama")
 SIGHTED = ("qwen2_5_vl", "internvl")
@@ -342,26 +343,37 @@ def test_cached_vision_features_never_leak(name, frozen):
     assert engine.edit is None
 
 
-def test_steered_and_plain_prompts_in_one_batch():
-    """A steered prompt brings its own features; its neighbour, the same picture unsteered, keeps the plain ones."""
+def test_steered_and_plain_requests_share_the_continuous_engine():
+    """The same picture and words, one request under both towers' directions, one plain, decoded together."""
     model = policy("qwen2_5_vl")
     freeze_vision(model.model, model.family)
+    items = directions(model, direction(model, "vision", scale=3.0), direction(model))
+    sample, params = ask("x", picture(1), "how many?"), SamplingParams(max_new_tokens=5, temperature=0.0)
     engine = LocalEngine(model)
-    items = directions(model, direction(model, "vision", scale=3.0))
-    plain, under = ask("plain", picture(1), "how many?"), ask("under", picture(1), "how many?")
-    engine._prompts["under"] = steered_prompt(model, under, items)
-    params = SamplingParams(max_new_tokens=4, temperature=0.0)
-
-    def said(*samples: Any) -> list:
-        asked = [GenerationRequest(sample=s, prompt_ids=engine.prompt_ids(s)) for s in samples]
-        return [group[0].logprobs for group in engine.generate(asked, params, seed=1)]
-
-    together = said(plain, under)
-    assert together[0] == pytest.approx(said(plain)[0], abs=1e-5)
+    request = requests(engine, [sample])[0]
+    plain = engine.generate([request], params, seed=1)[0][0]
     with steered(engine, items):
-        alone = said(ask("alone", picture(1), "how many?"))[0]
-    assert together[1] == pytest.approx(alone, abs=1e-5)
-    assert together[0] != pytest.approx(together[1], abs=1e-3)
+        under = engine.generate([request], params, seed=1)[0][0]
+    assert under.logprobs != pytest.approx(plain.logprobs, abs=1e-3)
+    shared = ContinuousEngine(model)
+    try:
+        vision = items.of("vision")
+        tickets = [
+            shared.submit(
+                request,
+                params,
+                seed=1,
+                edit=decoder_edit(items) if on else None,
+                vision_edit=(lambda: Steerer(model.model, model.family, vision, this_thread=True)) if on else None,
+            )
+            for on in (True, False, True)
+        ]
+        found = [ticket.result()[0] for ticket in tickets]
+    finally:
+        shared.close()
+    for completion, expected in zip(found, (under, plain, under), strict=True):
+        assert completion.token_ids == expected.token_ids
+        assert completion.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
 
 
 # pictures of different sizes

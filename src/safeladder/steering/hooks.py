@@ -21,7 +21,7 @@ from safeladder.models.policy import Policy, Prompt
 from safeladder.rollout.local import LocalEngine
 from safeladder.steering.directions import Direction, Directions, Edit, Schedule, Tokens, decoder_edit
 from safeladder.steering.layers import Tower, tower_layers, tower_mlps
-from safeladder.types import SafeladderError, Sample
+from safeladder.types import SafeladderError
 
 
 class Steerer:
@@ -291,15 +291,3 @@ def steered(
         engine.edit = before
         engine.forget()
 
-
-def steered_prompt(policy: Policy, sample: Sample, directions: Directions) -> Prompt:
-    """The sample's prompt with vision features under the directions, for a batch of steered and unsteered rows.
-
-    The features stay on this prompt alone; give a steered request an id of its own, since engines remember prompts by
-    id. Forward passes of other threads are not steered meanwhile.
-    """
-    prompt = policy.prompt(sample)
-    if prompt.has_visuals:
-        with Steerer(policy.model, policy.family, directions.of("vision"), this_thread=True), torch.no_grad():
-            prompt.features = policy.visual_features([prompt])
-    return prompt
