@@ -39,6 +39,13 @@ def test_tokens_as_likely_as_the_last_one_stay():
     assert found.count_nonzero() == 4
 
 
+@pytest.mark.parametrize("top_p", [1e-320, 1e-45, 1e-9])
+def test_the_smallest_share_keeps_the_likeliest_token(top_p):
+    """Some of these are 0 in float32, and nothing can be drawn from an empty nucleus."""
+    tokens, _ = draw(SHARES.log().expand(2, -1), torch.tensor([0.0, 0.99]), 1.0, [top_p, 1.0])
+    assert tokens.tolist() == [1, 3]
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=12), st.floats(0.01, 1.0))
 def test_a_nucleus_holds_its_share_and_loses_it_without_its_last_token(weights, top_p):

@@ -65,7 +65,8 @@ def nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
     ordered = probabilities.sort(dim=-1, descending=True).values
     before = ordered.cumsum(dim=-1) - ordered
     share = top_p.unsqueeze(1)
-    last = ordered.masked_fill(before >= share, torch.inf).amin(dim=-1, keepdim=True)
+    # The likeliest token stays, even where a tiny share is rounded to 0.
+    last = ordered.masked_fill((before >= share) & (before > 0), torch.inf).amin(dim=-1, keepdim=True)
     # Rounding may let the sum reach 1 before the last token; a whole distribution is never cut.
     return probabilities.masked_fill((probabilities < last) & (share < 1), 0.0)
 
