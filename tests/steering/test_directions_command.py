@@ -141,8 +141,7 @@ def test_the_world_gives_demonstrations_pairs_and_contrasts():
         assert d.sample.meta["split"] == "train" and asked not in d.sample.meta["present"]
         assert (d.truthful, d.hallucinated) == (f" {asked} no", f" {asked} yes")
     harmful, harmless = direction_data.pairs("world", 2, 1)[0]
-    assert harmful.sample.label == harmless.sample.label == "safety" or harmful.sample.label != ""
-    assert harmful.sample.taxonomy != harmless.sample.taxonomy
+    assert [r.sample.meta["kind"] for r in (harmful, harmless)] == ["text_harmful", "text_lookalike"]
     found = direction_data.contrasts("world", 4, 1)
     assert len(found) == 4
     for c in found:
