@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from safeladder.rollout.tickets import EngineBusy, EngineClosed
+from safeladder.search.gate import Message, Receive, Send
 from safeladder.serving import api
 from safeladder.serving.chat import Refused
 from safeladder.serving.searched import Unavailable
@@ -20,6 +21,10 @@ _CODES = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "meth
           413: "request_too_large", 429: "rate_limit_exceeded", 503: "overloaded"}  # fmt: skip
 _NAME, _LINE = 100, 500
 """Most characters of a name that a client sent, and of a message, in a reply."""
+
+
+class Unwritten(Exception):
+    """The audit log could not take a line: the reply it was about does not count as given."""
 
 
 class Failure(Exception):
@@ -56,6 +61,8 @@ def failure_of(error: BaseException) -> Failure:
             return failure(503, "the server is stopping", code="stopping")
         case Unavailable():
             return failure(503, f"the search index failed: {error}", code="search_failed")
+        case Unwritten():
+            return failure(503, "the audit log cannot be written", code="audit_failed")
         case TimeoutError():
             return failure(408, "the reply took longer than this server allows")
     _LOG.error("a request failed", exc_info=error)
@@ -75,3 +82,33 @@ def invalid(problem: Mapping[str, Any]) -> Failure:
     if name == "detail":
         return failure(400, f"detail: {api.UNSUPPORTED[name]}", param=param, code="unsupported_parameter")
     return failure(400, f"{param or 'body'}: {problem['msg']}"[:_LINE], param=param or None, code="invalid_value")
+
+
+class LastResort:
+    """ASGI middleware: a defect is answered with 500 and logged, and the connection lives on.
+
+    Starlette's own would raise it again, whereupon the server closes the connection under a client's next request.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        started = False
+
+        async def sent(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            failed = failure_of(error)
+            body = failed.body.model_dump_json().encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": failed.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any, Protocol
 
 from safeladder.search.gate import KEY, Message, Receive, Send
 from safeladder.serving.audit import AuditLog, asked, key_mark, now
+from safeladder.serving.errors import Unwritten
 from safeladder.serving.metrics import Metrics
 from safeladder.serving.replies import Replies
 from safeladder.serving.steered import Host
+
+_LOG = logging.getLogger(__name__)
 
 LEFT = 499
 """Status in metrics and audit log of a request whose client left (nginx's number)."""
@@ -103,7 +107,7 @@ class Recorder:
         return row
 
     def write(self, record: Record, status: int) -> None:
-        """Count a finished request and note it. Raises OSError where the audit log cannot take the line."""
+        """Count a finished request and note it. Raises Unwritten where the audit log cannot take the line."""
         counted, replies = self.metrics, record.replies
         if status == 200:
             counted.count("safeladder_prompt_tokens_total", len(replies.plan.jobs[0].prompt_ids))
@@ -117,9 +121,10 @@ class Recorder:
         if self._audit is not None:
             try:
                 self._audit.write(self.row(record, status))
-            except OSError:
+            except OSError as error:
                 counted.count("safeladder_audit_failures_total")
-                raise
+                _LOG.error("audit log: %s", error)
+                raise Unwritten from error
 
     def seen(self, path: str, status: int, seconds: float) -> None:
         """Count one HTTP request."""
@@ -138,13 +143,13 @@ class Record:
         self._noted = False
 
     def note(self, status: int) -> None:
-        """Note it now, in this thread. Raises OSError."""
+        """Note it now, in this thread. Raises Unwritten."""
         if not self._noted:
             self._noted = True
             self._recorder.write(self, status)
 
     async def finish(self) -> None:
-        """Note that it was answered in full, without holding up other requests. Raises OSError."""
+        """Note that it was answered in full, without holding up other requests. Raises Unwritten."""
         await asyncio.to_thread(self.note, 200)
 
 

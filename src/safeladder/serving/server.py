@@ -22,7 +22,7 @@ from safeladder.search.gate import CLIENT, KEY, Gate, RateLimit
 from safeladder.serving import api, metrics
 from safeladder.serving.audit import AuditLog
 from safeladder.serving.editor_files import add_editor
-from safeladder.serving.errors import Failure, failure, failure_of, invalid
+from safeladder.serving.errors import Failure, LastResort, Unwritten, failure, failure_of, invalid
 from safeladder.serving.limits import Limits, SameOrigin
 from safeladder.serving.plans import Plan, plan_chat, plan_edit, plan_steps
 from safeladder.serving.records import LEFT, Counted, Record, Recorder
@@ -127,7 +127,7 @@ class Work:
 
     async def close(self) -> None:
         """The stream is over, or its reader has left."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Unwritten):
             self._record.note(LEFT)
         await self._replies.close()
         self._held.close()
@@ -138,12 +138,12 @@ class Work:
         try:
             yield
         except (asyncio.CancelledError, GeneratorExit):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Unwritten):
                 self._record.note(LEFT)
             raise
         except Exception as error:
             failed = failure_of(error)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Unwritten):
                 self._record.note(failed.status)
             raise failed from None
 
@@ -358,7 +358,7 @@ def create_app(
         failed.headers.update(problem.headers or {})
         return told(failed)
 
-    for kind in (Failure, SafeladderError, EngineBusy, EngineClosed, Unavailable, TimeoutError, Exception):
+    for kind in (Failure, SafeladderError, EngineBusy, EngineClosed, Unavailable, TimeoutError):
 
         @app.exception_handler(kind)
         async def failed(request: Any, problem: Exception) -> Any:
@@ -374,6 +374,7 @@ def create_app(
     def shape(status: int, message: str) -> Any:
         return failure(status, message).body.model_dump()
 
+    app.add_middleware(LastResort)
     app.add_middleware(
         Gate,
         body_bytes=limits.body_bytes,
