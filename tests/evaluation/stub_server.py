@@ -36,7 +36,11 @@ def choice(text: str, finish: str | None = "stop", **message: Any) -> dict[str, 
         "choices": [
             {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
         ],
-        "usage": {"prompt_tokens": 3, "completion_tokens": max(1, len(text.split()))},
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": (said := max(1, len(text.split()))),
+            "total_tokens": 3 + said,
+        },
     }
 
 

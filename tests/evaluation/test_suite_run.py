@@ -509,8 +509,14 @@ def test_suites_are_listed_with_their_data(data: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
-def test_transformers_serves_the_checkpoint(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_transformers_serves_the_checkpoint(data: Path, tmp_path: Path) -> None:
+    """A text-only one: for pictures the server needs torchvision."""
     pytest.importorskip("openai", reason="`transformers serve` needs the openai package")
+    from safeladder.models.load import save_checkpoint
+    from safeladder.models.tiny import build_tiny
+
+    network, processor = build_tiny("llama", ["What is 2 + 2? yes"] * 9, seed=0, size="test")
+    save_checkpoint(network, processor, tmp_path / "tiny")
     port = "18327"
     server = subprocess.Popen(
         [sys.executable, "-m", "transformers.cli.transformers", "serve", "--port", port, "--device", "cpu"],
@@ -520,7 +526,7 @@ def test_transformers_serves_the_checkpoint(data: Path, checkpoint: Path, tmp_pa
         deadline = time.monotonic() + 120
         while True:
             try:
-                subject = open_subject(f"http://127.0.0.1:{port}/v1#{checkpoint}")
+                subject = open_subject(f"http://127.0.0.1:{port}/v1#{tmp_path / 'tiny'}")
                 break
             except SafeladderError:
                 assert time.monotonic() < deadline and server.poll() is None
@@ -531,3 +537,22 @@ def test_transformers_serves_the_checkpoint(data: Path, checkpoint: Path, tmp_pa
     finally:
         server.terminate()
         server.wait()
+
+
+def test_the_openai_client_reaches_an_endpoint_through_inspect(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`openai-api/SERVICE/MODEL` is Inspect's own provider, which speaks through the openai package."""
+    pytest.importorskip("openai", reason="Inspect's provider needs the openai package")
+    with serving(lambda request: "I'm sorry, but I can't help with that.") as stub:
+        monkeypatch.setenv("LOOPBACK_BASE_URL", stub.url)
+        monkeypatch.setenv("LOOPBACK_API_KEY", "none")
+        out = tmp_path / "out"
+        assert (
+            command("openai-api/loopback/stub-model", "--suite", "xstest", "--data", data, "--out", out, "--json") == 0
+        )
+    report = json.loads(capsys.readouterr().out)
+    (found,) = report["suites"]
+    assert found["states"]["answered"] == 10 and len(stub.requests) == 10
+    assert found["figures"][0]["metric"]["value"] == 1.0  # every safe prompt is refused
+    assert {request["model"] for request in stub.requests} == {"stub-model"}
