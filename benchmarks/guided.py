@@ -41,7 +41,8 @@ from safeladder.ladder.data import LadderData
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.steering.baselines import Decoded, beam, best_of_n, plain
-from safeladder.steering.guided import GuidedDecoder, GuidedResult, load_guidance
+from safeladder.steering.guidance import GuidedResult
+from safeladder.steering.guided import GuidedDecoder, load_guidance
 from safeladder.steering.routing import one_hot, uniform
 from safeladder.types import Rollout, SafeladderError, Sample, SamplingParams
 from safeladder.world.judge import judge

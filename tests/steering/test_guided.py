@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from rollout.tiny_policies import policy, questions
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
-from safeladder.steering.guided import (
-    GuidanceConfig,
-    GuidedDecoder,
-    Proposer,
-    append_trail,
-    ends_step,
-    step_ends,
-)
+from safeladder.steering.guidance import GuidanceConfig, append_trail
+from safeladder.steering.guidance_steps import Proposer, ends_step, step_ends
+from safeladder.steering.guided import GuidedDecoder
 from safeladder.steering.routing import FixedRouter, one_hot, uniform
 from safeladder.steering.steps import split_steps
 from safeladder.types import SafeladderError, SamplingParams, StopReason
@@ -125,12 +120,12 @@ def test_a_proposal_is_scored_like_the_rest_and_may_lose():
     assert result.proposed == 0 and result.text == "<think> hm. meh.</think> end"
 
 
-def test_what_the_engine_cannot_tell_is_no_likelier_than_anything_sampled():
+def test_a_proposal_is_as_likely_as_the_least_likely_sampled_step():
     one = decoder(Script(PROPOSING, logprob=-3.0), SAFETY, tokenizer=Characters(), gamma=0.01, proposals=1, **TEXTS)
     result = one.generate(ask(), BUDGET, seed=0)
     proposed = result.trail[1].candidates[-1]
     assert proposed.mean_logprob is None and proposed.score == pytest.approx(0.8 - 0.03)
-    assert result.completion.logprobs[-1] == -math.inf
+    assert result.completion.logprobs[-1] == -math.inf, "this engine cannot tell them"
 
 
 def test_a_language_without_a_text_of_its_own_takes_that_of_every_language():

@@ -12,7 +12,8 @@ from rollout.tiny_policies import policy
 from safeladder.cli import main
 from safeladder.models.load import save_checkpoint
 from safeladder.rollout.local import LocalEngine
-from safeladder.steering.guided import GuidanceConfig, GuidedDecoder, load_guidance
+from safeladder.steering.guidance import GuidanceConfig
+from safeladder.steering.guided import GuidedDecoder, load_guidance
 from safeladder.steering.routing import uniform
 from safeladder.steering.value_command import FOLDER, ask, world_samples
 from safeladder.types import SafeladderError

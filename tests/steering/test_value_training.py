@@ -10,15 +10,14 @@ import torch
 from rollout.tiny_policies import ask, policy
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
-from safeladder.steering.guided import GuidanceConfig
+from safeladder.steering.guidance import GuidanceConfig
+from safeladder.steering.value_measure import auc, measure
 from safeladder.steering.value_training import (
     Examples,
     Outcomes,
     Plan,
     PromptOutcomes,
-    auc,
     examples,
-    measure,
     read_outcomes,
     roll_out,
     roll_out_all,

@@ -12,7 +12,8 @@ from rollout.tiny_policies import ask as question
 from rollout.tiny_policies import policy
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
-from safeladder.steering.guided import GuidanceConfig, GuidedDecoder, load_guidance
+from safeladder.steering.guidance import GuidanceConfig
+from safeladder.steering.guided import GuidedDecoder, load_guidance
 from safeladder.steering.routing import FixedRouter, one_hot, uniform
 from safeladder.steering.value_heads import HeadScorer, HeadValues, LearnedRouter, ValueHeads, fingerprint
 from safeladder.steering.values import (

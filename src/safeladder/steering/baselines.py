@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from safeladder.steering.guided import Cost, GuidedDecoder, step_ends
+from safeladder.steering.guidance import Cost
+from safeladder.steering.guidance_steps import step_ends
+from safeladder.steering.guided import GuidedDecoder
 from safeladder.steering.routing import Router
 from safeladder.steering.values import Query, ValueModel, score_all
 from safeladder.types import Completion, Engine, GenerationRequest, Sample, SamplingParams, StopReason

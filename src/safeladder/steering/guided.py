@@ -3,7 +3,7 @@
     state = prompt + steps kept
     repeat: C = {k sampled next steps, duplicates dropped}
             v[c, m] = value model m of the state with c, w = route(prompt), weights that add up to 1
-            score(c) = w·v[c] + γ · mean log p(c)
+            score(c) = w·v[c] + γ · mean log p(c); of a proposed step, with the least likely sampled one's log p
             if max_c w·v[c] < τ: drop the last kept step and sample again, a few times at most;
                                  after that proposed steps (a reminder, a safe ending) compete with the sampled ones
             keep argmax_c score(c)
@@ -14,19 +14,19 @@ Proposed steps are configured, not sampled; `Trail` says where they entered and 
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
+from safeladder.steering.guidance import Candidate, Cost, GuidanceConfig, GuidedResult, TrailStep
+from safeladder.steering.guidance_steps import STOPS, NextStep, Proposer
 from safeladder.steering.routing import Router
 from safeladder.steering.values import Query, ValueModel, score_all
 from safeladder.types import (
@@ -39,197 +39,11 @@ from safeladder.types import (
     StopReason,
 )
 
-EVERY_LANGUAGE = "*"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuidanceConfig:
-    """How steps are sampled and chosen.
-
-    Attributes:
-        candidates: k, steps sampled at a time, the most likely one among them.
-        temperature: of the others.
-        step_tokens: a step that has not ended by then is taken as it is.
-        gamma: γ, weight of a step's mean log-probability beside its value.
-        floor: τ; below it a step counts as hopeless. In [0, 1]; 0 never goes back.
-        backtracks: how often a reply may go back, in all.
-        proposals: how often proposed steps may enter after that.
-        reminders: language -> a thought to propose; `*` for every other language.
-        completions: language -> an answer to propose (it ends the reply); `*` for every other language.
-        open_tag, close_tag: around the reasoning.
-    """
-
-    candidates: int = 8
-    temperature: float = 1.0
-    step_tokens: int = 48
-    gamma: float = 0.02
-    floor: float = 0.2
-    backtracks: int = 2
-    proposals: int = 1
-    reminders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    completions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    open_tag: str = "<think>"
-    close_tag: str = "</think>"
-
-    def __post_init__(self) -> None:
-        for name, least in (("candidates", 1), ("step_tokens", 1), ("backtracks", 0), ("proposals", 0)):
-            if getattr(self, name) < least:
-                raise SafeladderError(f"{name}: {getattr(self, name)} is too small, at least {least} is needed")
-        for name, most in (("gamma", math.inf), ("temperature", math.inf), ("floor", 1.0)):
-            if not (0 <= getattr(self, name) <= most and math.isfinite(getattr(self, name))):
-                raise SafeladderError(f"{name}: {getattr(self, name)} is not between 0 and {most}")
-
-    @classmethod
-    def of_json(cls, row: Mapping[str, Any], where: str) -> GuidanceConfig:
-        """The inverse of `dataclasses.asdict` after a way through JSON.
-
-        Raises:
-            SafeladderError: an unknown key, or a value out of range.
-        """
-        unknown = sorted(row.keys() - {f.name for f in fields(cls)})
-        if unknown:
-            raise SafeladderError(f"{where}: unknown key {unknown[0]!r}")
-        texts = {
-            name: {language: tuple(found) for language, found in row.get(name, {}).items()}
-            for name in ("reminders", "completions")
-        }
-        return cls(**{**row, **texts})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A step that was considered. `source` is `sampled` or `proposed`; `count` is how often it was sampled; `values`
-    are the value models' by name, `value` is w·v, and `score` is what it competed with. `ends`: the reply ends here."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    source: str
-    count: int
-    mean_logprob: float | None
-    values: Mapping[str, float]
-    value: float
-    score: float
-    ends: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrailStep:
-    """One decision: `action` is `keep` (candidate number `chosen`), or `backtrack` (none was; the last kept step, if
-    any, was dropped). `depth` is how many steps were kept before it."""
-
-    depth: int
-    action: str
-    chosen: int | None
-    weights: Mapping[str, float]
-    candidates: tuple[Candidate, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON-able form, with every candidate's text, values and score."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a reply cost.
-
-    Attributes:
-        generated_tokens: sampled, thrown away or kept.
-        proposed_tokens: of proposed steps that were valued.
-        positions: token positions that went through the model, for sampling and for valuing; None where the engine
-            does not count them.
-        calls: of the engine.
-        seconds: wall time; of replies decoded together, an equal share.
-    """
-
-    generated_tokens: int
-    proposed_tokens: int
-    positions: int | None
-    calls: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuidedResult:
-    """A guided reply. `completion` holds the kept ids (log-probabilities of proposed tokens are the policy's own, or
-    -inf where the engine cannot tell them), `text` is what they say, `trail` every decision on the way."""
-
-    completion: Completion
-    text: str
-    trail: tuple[TrailStep, ...]
-    cost: Cost
-
-    @property
-    def proposed(self) -> int:
-        """How many proposed steps the reply holds."""
-        return sum(step.chosen is not None and step.candidates[step.chosen].source == "proposed" for step in self.trail)
-
-
 OnStep = Callable[[TrailStep], None]
 
 
-_STOPS = (".", "!", "?", "\n", "。", "！", "？")
 _EXTENSIONS = 4
 """A step that only seems to end (the point of a number, a list's bare mark) goes on this many times at most."""
-
-
-def ends_step(text: str) -> bool:
-    """Whether text certainly ends a step, by the rules of `steps.split_steps`: a line break or a sentence's end, after
-    at least one word. A full stop right after a digit may be a number's: not certain."""
-    core = text.rstrip()
-    if not any(c.isalnum() for c in core):
-        return False
-    if "\n" in text[len(core) :] or core[-1] in "!?。！？":
-        return True
-    return core.endswith(".") and not core[-2:-1].isdigit()
-
-
-def step_ends(decode: Callable[[Sequence[int]], str], token_ids: Sequence[int]) -> list[int]:
-    """Where the steps of sampled ids end, the end of all included: the units that guided decoding would sample."""
-    ends, start = [], 0
-    for at in range(1, len(token_ids)):
-        if ends_step(decode(token_ids[start:at])):
-            ends.append(at)
-            start = at
-    return [*ends, len(token_ids)] if token_ids else []
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A proposed step as token ids; `ends` where it ends the reply (the end token is its last)."""
-
-    token_ids: tuple[int, ...]
-    ends: bool
-
-
-class Proposer:
-    """Renders configured texts as steps that may follow what was said so far."""
-
-    def __init__(self, config: GuidanceConfig, tokenizer: Any) -> None:
-        self.config, self.tokenizer = config, tokenizer
-
-    def steps(self, language: str, said: str) -> list[Proposal]:
-        """Reminders and completions for a reply that is still thinking; none once it answers.
-
-        Where nothing was thought, a completion follows a reminder: a reply without reasoning would be malformed.
-        """
-        config = self.config
-        if config.close_tag in said:
-            return []
-        reminders, completions = (
-            texts.get(language, texts.get(EVERY_LANGUAGE, ())) for texts in (config.reminders, config.completions)
-        )
-        begun = bool(said.replace(config.open_tag, "", 1).strip())
-        opening = "" if begun else f"{config.open_tag} "
-        found = [self._step(f"{opening or ' '}{text}", ends=False) for text in reminders]
-        thoughts = [""] if begun else [f"{opening}{text}" for text in reminders]
-        found += [
-            self._step(f"{thought}{config.close_tag} {text}", ends=True) for thought in thoughts for text in completions
-        ]
-        return found
-
-    def _step(self, text: str, *, ends: bool) -> Proposal:
-        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
-        return Proposal((*ids, int(self.tokenizer.eos_token_id)) if ends else ids, ends)
 
 
 @runtime_checkable
@@ -334,10 +148,10 @@ class GuidedDecoder:
     def _positions(self) -> Any:
         return getattr(self.engine, "positions", None)
 
-    def _sample(self, replies: Sequence[_Reply], seed: int) -> list[list[_Step]]:
+    def _sample(self, replies: Sequence[_Reply], seed: int) -> list[list[NextStep]]:
         """The distinct next steps of every reply, the likeliest one first."""
         config = self.config
-        steps: list[list[_Step]] = [[] for _ in replies]
+        steps: list[list[NextStep]] = [[] for _ in replies]
         likeliest = [(0.0, 1)] if config.temperature else []
         ways = [*likeliest, (config.temperature, config.candidates - len(likeliest))]
         for temperature, n in ways:
@@ -374,29 +188,29 @@ class GuidedDecoder:
         temperature: float,
         n: int,
         seed: int,
-    ) -> list[list[_Step]]:
+    ) -> list[list[NextStep]]:
         """`n` continuations of every reply's context and what has `begun` after it, up to where a step may end."""
-        found: list[list[_Step]] = [[] for _ in replies]
+        found: list[list[NextStep]] = [[] for _ in replies]
         rooms = [min(self.config.step_tokens, r.room) - len(b) for r, b in zip(replies, begun, strict=True)]
         for room in sorted(set(rooms)):
             places = [i for i, other in enumerate(rooms) if other == room]
             if room < 1:  # the step has taken all it may
                 for i in places:
-                    found[i] = [_Step((), (), "", StopReason.LENGTH, True)] * n
+                    found[i] = [NextStep((), (), "", StopReason.LENGTH, True)] * n
                 continue
             requests = [
                 GenerationRequest(sample=replies[i].sample, prompt_ids=(*replies[i].context, *begun[i])) for i in places
             ]
-            params = SamplingParams(max_new_tokens=room, temperature=temperature, n=n, stop=_STOPS)
+            params = SamplingParams(max_new_tokens=room, temperature=temperature, n=n, stop=STOPS)
             for i, completions in zip(places, self.engine.generate(requests, params, seed=seed), strict=True):
                 for completion in completions:
                     replies[i].generated += len(completion.token_ids)
-                    found[i].append(_Step.of(completion, self.engine.decode))
+                    found[i].append(NextStep.of(completion, self.engine.decode))
             for reply in {id(replies[i]): replies[i] for i in places}.values():
                 reply.calls += 1
         return found
 
-    def _decide(self, replies: Sequence[_Reply], sampled: Sequence[list[_Step]]) -> list[TrailStep]:
+    def _decide(self, replies: Sequence[_Reply], sampled: Sequence[list[NextStep]]) -> list[TrailStep]:
         """Keep a step of every reply, or go back."""
         config = self.config
         steps = [[s for s in group if (r.said, s.token_ids) not in r.rejected] or group
@@ -437,7 +251,7 @@ class GuidedDecoder:
             decisions.append(step)
         return decisions
 
-    def _propose(self, reply: _Reply) -> list[_Step]:
+    def _propose(self, reply: _Reply) -> list[NextStep]:
         assert self._proposer is not None
         said = self.engine.decode(reply.said)
         fitting = [p for p in self._proposer.steps(reply.sample.language, said) if len(p.token_ids) <= reply.room]
@@ -452,7 +266,7 @@ class GuidedDecoder:
             sizes = [len(p.token_ids) for p in fitting]
             logprobs = [found.logprobs for found in self.engine.passes(requests, sizes, logprobs=True)]
         return [
-            _Step(
+            NextStep(
                 p.token_ids,
                 (-math.inf,) * len(p.token_ids) if found is None else found,
                 self.engine.decode(p.token_ids),
@@ -464,7 +278,7 @@ class GuidedDecoder:
             for p, found in zip(fitting, logprobs, strict=True)
         ]
 
-    def _judge(self, replies: Sequence[_Reply], steps: Sequence[Sequence[_Step]]) -> list[list[Candidate]]:
+    def _judge(self, replies: Sequence[_Reply], steps: Sequence[Sequence[NextStep]]) -> list[list[Candidate]]:
         queries = [
             Query(r.sample, r.context, tuple(s.token_ids for s in group))
             for r, group in zip(replies, steps, strict=True)
@@ -473,15 +287,15 @@ class GuidedDecoder:
         judged = []
         for i, (reply, group) in enumerate(zip(replies, steps, strict=True)):
             means = [step.mean_logprob for step in group]
-            known = [m for m in means if m is not None]
-            least = min(known) if known else 0.0
+            # A proposed step is nothing the policy would say: its likelihood would rule it out, whatever it is worth.
+            sampled = [m for m, step in zip(means, group, strict=True) if step.source == "sampled" and m is not None]
+            least = min(sampled, default=0.0)
             found = []
             for j, step in enumerate(group):
                 values = {name: column[i][j] for name, column in columns.items()}
                 value = sum(reply.weights.get(name, 0.0) * v for name, v in values.items())
                 mean = means[j]
-                # What the engine cannot tell the likelihood of counts as no likelier than anything sampled.
-                score = value + self.config.gamma * (least if mean is None else mean)
+                score = value + self.config.gamma * (mean if mean is not None and step.source == "sampled" else least)
                 found.append(
                     Candidate(
                         text=step.text,
@@ -499,43 +313,12 @@ class GuidedDecoder:
         return judged
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A next step. `whole` unless it only seems to have ended."""
-
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    text: str
-    reason: StopReason
-    whole: bool
-    source: str = "sampled"
-    count: int = 1
-
-    @classmethod
-    def of(cls, completion: Completion, decode: Callable[[Sequence[int]], str]) -> _Step:
-        text = decode(completion.token_ids)
-        whole = completion.stop_reason is not StopReason.STOP or ends_step(text)
-        return cls(completion.token_ids, completion.logprobs, text, completion.stop_reason, whole)
-
-    def joined(self, more: _Step, decode: Callable[[Sequence[int]], str]) -> _Step:
-        ids = (*self.token_ids, *more.token_ids)
-        text = decode(ids)
-        whole = more.reason is not StopReason.STOP or ends_step(text)
-        return _Step(ids, (*self.logprobs, *more.logprobs), text, more.reason, whole)
-
-    @property
-    def mean_logprob(self) -> float | None:
-        if not self.logprobs or -math.inf in self.logprobs:
-            return None
-        return math.fsum(self.logprobs) / len(self.logprobs)
-
-
 class _Reply:
     """A reply that is being decoded."""
 
     def __init__(self, sample: Sample, prompt_ids: tuple[int, ...], weights: Mapping[str, float], budget: int) -> None:
         self.sample, self.prompt_ids, self.weights, self.budget = sample, prompt_ids, weights, budget
-        self.kept: list[_Step] = []
+        self.kept: list[NextStep] = []
         self.trail: list[TrailStep] = []
         self.rejected: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
         self.backtracks = self.proposals = self.generated = self.proposed_tokens = self.calls = 0
@@ -557,10 +340,10 @@ class _Reply:
         ended = bool(self.kept) and self.kept[-1].reason in (StopReason.EOS, StopReason.ERROR)
         return ended or self.room < 1
 
-    def keep(self, step: _Step) -> None:
+    def keep(self, step: NextStep) -> None:
         self.kept.append(step)
 
-    def go_back(self, steps: Sequence[_Step]) -> None:
+    def go_back(self, steps: Sequence[NextStep]) -> None:
         """Drop the last kept step; neither it nor what was found hopeless after it is taken again."""
         self.backtracks += 1
         self.rejected.update((self.said, step.token_ids) for step in steps)
@@ -586,15 +369,6 @@ class _Reply:
                 seconds=seconds,
             ),
         )
-
-
-def append_trail(path: str | Path, sample: Sample, result: GuidedResult) -> None:
-    """Add a reply's decisions to a JSONL file: one row a decision, with every candidate, its values and its score."""
-    rows = [{"sample_id": sample.id, "decision": number, **step.as_json()} for number, step in enumerate(result.trail)]
-    with open(path, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def load_guidance(folder: str | Path, engine: LocalEngine) -> GuidedDecoder:

@@ -18,7 +18,8 @@ from safeladder.types import Message, Part, SafeladderError, Sample, SamplingPar
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from safeladder.steering.guided import GuidanceConfig, GuidedDecoder, TrailStep
+    from safeladder.steering.guidance import GuidanceConfig, TrailStep
+    from safeladder.steering.guided import GuidedDecoder
     from safeladder.steering.value_training import Examples
 
 WORLD = "world"
@@ -92,10 +93,10 @@ def run_train(options: argparse.Namespace) -> int:
     from safeladder.rollout.local import LocalEngine
     from safeladder.rollout.prefix import PrefixEngine
     from safeladder.steering.value_heads import fingerprint
+    from safeladder.steering.value_measure import measure
     from safeladder.steering.value_training import (
         Plan,
         examples,
-        measure,
         roll_out_all,
         train_heads,
         verdicts_of,
@@ -201,7 +202,7 @@ def _routers() -> dict[str, Any]:
 
 
 def _config(data: Sequence[str]) -> GuidanceConfig:
-    from safeladder.steering.guided import GuidanceConfig
+    from safeladder.steering.guidance import GuidanceConfig
 
     if list(data) != [WORLD]:
         return GuidanceConfig(reminders=REMINDERS, completions=COMPLETIONS)
@@ -278,7 +279,7 @@ def ask(decoder: GuidedDecoder, sample: Sample, console: Console, *, seed: int =
     params = SamplingParams(max_new_tokens=budget)
     result = decoder.generate(sample, params, seed=seed, on_step=lambda step: _show(console, step))
     if trail is not None:
-        from safeladder.steering.guided import append_trail
+        from safeladder.steering.guidance import append_trail
 
         append_trail(trail, sample, result)
     console.rule(align="left")
