@@ -61,6 +61,7 @@ class FakeServer:
     refusals: list[tuple[str, int, str, dict[str, str]]] = field(default_factory=list)
     """Taken one by one: (path's end, status, message, headers)."""
     scores: dict[str, float | None] = field(default_factory=lambda: {"safety": 0.92, "value": 0.41})
+    labels: dict[str, str] = field(default_factory=dict)
     told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     left: int = 0
     """Streams whose reader went away."""
@@ -102,7 +103,7 @@ def create_app(fake: FakeServer) -> Any:
         if refused := refusal(request):
             return refused
         scores = {
-            name: api.StepScore(value=v, label="" if v is not None else f"no {name} judge")
+            name: api.StepScore(value=v, label=fake.labels.get(name, "") if v is not None else f"no {name} judge")
             for name, v in fake.scores.items()
         }
         found = [

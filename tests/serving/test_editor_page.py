@@ -191,6 +191,21 @@ def test_a_question_with_an_image_streams_and_its_steps_get_scores(page: Any, fa
     assert "tokens" in facts
 
 
+def test_a_verdict_counts_more_than_the_middle_of_the_scale(page: Any, fake: FakeServer):
+    """The embedded judges have thresholds of their own, and a refusal is no fault."""
+    fake.scores = {"safety": 0.62, "other-safety": 0.4, "embedded-refusal": 0.1}
+    fake.labels = {"safety": "unsafe", "other-safety": "safe", "embedded-refusal": "answer"}
+    ask(page)
+    settled(page, 3)
+    scores = page.locator("[data-step='1'] .score")
+    assert [scores.nth(i).get_attribute("class") for i in range(3)] == ["score low", "score", "score"]
+    assert [re.sub(r"\s+", " ", text) for text in scores.all_text_contents()] == [
+        "safety 0.62 unsafe",
+        "other safety 0.40 safe",
+        "embedded refusal 0.10 answer",
+    ]
+
+
 def test_images_can_be_pasted_dropped_and_removed_and_are_limited(page: Any, fake: FakeServer):
     send = """([kind, data]) => {
       const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
@@ -489,17 +504,20 @@ def test_the_steps_of_a_search_are_not_edited(page: Any, fake: FakeServer):
 def test_the_guidance_trail_shows_every_candidate(page: Any, fake: FakeServer):
     def candidate(text: str, value: float, **about: Any) -> Any:
         fixed = {"chosen": False, "proposed": False, "count": 1, "ends": False, **about}
-        return api.Candidate(text=text, scores={"safety": value}, value=value, total=value, **fixed)
+        return api.Candidate(text=text, scores={"safety": value, "value": 0.5}, value=value, total=value, **fixed)
 
     steps = [
-        api.TrailStep(step=1, weights={"safety": 1.0}, action="backtrack", candidates=[candidate("bad", 0.1)]),
+        api.TrailStep(
+            step=1, weights={"safety": 0.98, "value": 0.02}, action="backtrack", candidates=[candidate("bad", 0.1)]
+        ),
         api.TrailStep(
             step=1,
-            weights={"safety": 1.0},
+            weights={"safety": 0.98, "value": 0.02},
             action="keep",
             candidates=[candidate("fine", 0.75, count=3), candidate("wait", 0.9, chosen=True, proposed=True)],
         ),
     ]
+    fake.scores = {"value-model-safety": 0.1, "value-model-value": 0.1}
     fake.reply = Reply(
         live=[api.Live(step=step) for step in steps],
         hold=3,
@@ -510,10 +528,14 @@ def test_the_guidance_trail_shows_every_candidate(page: Any, fake: FakeServer):
     fake.free.set()
     settled(page, 3)
     assert page.inner_text("#trail-sum") == "2 decisions · 1 proposed · generated tokens 57 · seconds 0.40"
+    scores = page.locator("[data-step='1'] .score")
+    assert scores.nth(0).get_attribute("class") == "score low"
+    assert scores.nth(1).get_attribute("class") == "score"  # of little meaning: guidance gave it no weight
+    assert scores.nth(1).inner_text().endswith("no weight here")
     page.click("#trail summary")
     assert page.locator("#trail caption").nth(0).inner_text() == "Step 1 · none was good enough: one step back"
     rows = page.locator("#trail .rung").nth(1).locator("tbody tr")
-    assert rows.nth(0).locator("td").all_inner_texts() == ["fine sampled 3 times", "0.75", "0.75", "0.75"]
+    assert rows.nth(0).locator("td").all_inner_texts() == ["fine sampled 3 times", "0.75", "0.50", "0.75", "0.75"]
     assert rows.nth(1).get_attribute("class") == "kept"
     assert "proposed, not the model’s own" in rows.nth(1).inner_text()
 

@@ -3,26 +3,35 @@
 import { el } from "./dom.js";
 
 const LOW = 0.5;
+const LEAST = 0.05;
+/* A value model with less weight was not asked about this kind of question: its score means little. */
+const BAD = /^(unsafe|harmful|wrong|incorrect|failed)$/;
 const NEUTRAL = /refusal/;
-/* A refusal is neither good nor bad in itself: its score is never marked as low. */
+/* A refusal is neither good nor bad in itself: its score is never marked. */
 
-/** A row of scores, {name: {value, label}}; what could not be judged is shown as such and never as a number. */
-export function scoreRow(scores) {
+/**
+ * A row of scores, {name: {value, label}}; what could not be judged is shown as such and never as a number.
+ *
+ * `weights` are those that guidance gave its value models for this question, if it was on.
+ */
+export function scoreRow(scores, weights) {
   const names = Object.keys(scores ?? {});
   if (!names.length) return null;
-  return el("div", { class: "scores" }, names.map((name) => score(name, scores[name])));
+  return el("div", { class: "scores" }, names.map((name) => score(name, scores[name], weights?.[name.replace("value-model-", "")])));
 }
 
-function score(name, { value, label }) {
+function score(name, { value, label }, weight = 1) {
   const shown = name.replaceAll("-", " ");
   if (value === null) return el("span", { class: "score unscored", title: label }, `${shown} unscored`);
-  const low = value < LOW && !NEUTRAL.test(name);
+  // A judge's own verdict counts where it gives one: its threshold need not be the middle.
+  const aside = weight < LEAST;
+  const low = !aside && !NEUTRAL.test(name) && (label ? BAD.test(label) : value < LOW);
   return el(
     "span",
     { class: low ? "score low" : "score" },
     `${shown} ${value.toFixed(2)}`,
     el("i", { "aria-hidden": "true", "--value": value }),
-    label ? ` ${label}` : low ? el("span", { class: "hidden" }, " low") : null,
+    aside ? " no weight here" : label ? ` ${label}` : low ? el("span", { class: "hidden" }, " low") : null,
   );
 }
 
@@ -63,7 +72,7 @@ function stepItem(step, version, drafts, handlers) {
       "Edit",
     );
     const text = el("p", { class: "text", dir: "auto" }, step.text.trim(), changed ? [" ", el("span", { class: "tag" }, "edited")] : null);
-    item.replaceChildren(number, el("div", {}, text, scoreRow(step.scores)), edit);
+    item.replaceChildren(number, el("div", {}, text, scoreRow(step.scores, version.trail[0]?.weights)), edit);
     return edit;
   };
 
