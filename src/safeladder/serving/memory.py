@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 
 from safeladder.serving import api
-from safeladder.steering.edit_memory import EditMemory, EditPair
+from safeladder.steering.edit_memory import EditMemory
+from safeladder.steering.edit_rules import EditPair
 from safeladder.types import SafeladderError
 
 MOST = 10_000

@@ -16,7 +16,7 @@ from safeladder.serving import api
 from safeladder.serving.chat import FORMAT, Refused, begun_reply, sample_of
 from safeladder.serving.limits import Limits
 from safeladder.serving.steered import Host, Job, seed_of
-from safeladder.steering.edit_memory import EditPair
+from safeladder.steering.edit_rules import EditPair
 from safeladder.steering.editing import Prefill, extended, frozen
 from safeladder.steering.steps import Step, split_steps
 from safeladder.types import SafeladderError, Sample, SamplingParams
@@ -135,7 +135,7 @@ def plan_edit(host: Host, limits: Limits, request: api.EditRequest) -> Plan:
     if request.mode == "re-answer":
         prefill, begun = frozen(host.engine, kept), f"{begun}{FORMAT.close_tag}"
     sample = _sample(host, limits, request.messages)
-    steering = tuple(name for name in _steering(host, wishes) if name == "treble")
+    steering: tuple[api.Steering, ...] = ("treble",) if "treble" in _steering(host, wishes) else ()
     step = steps[request.step - 1]
     return Plan(
         sample=sample,

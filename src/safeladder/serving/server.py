@@ -30,7 +30,7 @@ from safeladder.serving.replies import DONE, Relay, Replies, error_event
 from safeladder.serving.scoring import Scorers, score_steps
 from safeladder.serving.searched import Unavailable
 from safeladder.serving.steered import Host
-from safeladder.steering.edit_memory import EditPair
+from safeladder.steering.edit_rules import EditPair
 from safeladder.types import SafeladderError
 
 _WHY = {

@@ -212,7 +212,7 @@ class Host:
         self, pool: ThreadPoolExecutor, work: Callable[[Job, Lane, Hear], Outcome], job: Job, hear: Hear
     ) -> Outcome:
         treble = self._treble(job)
-        lane = Lane(self.engine, edit=treble.edit, vision_edit=treble.vision_edit)
+        lane = _Lane(self.engine, edit=treble.edit, vision_edit=treble.vision_edit)
         left = False
 
         def told(what: Token | Piece | api.Live) -> None:
@@ -267,7 +267,7 @@ class Host:
 
     def _remembered(self, job: Job, lane: Lane, hear: Hear) -> Outcome:
         assert self.memory is not None
-        applied = self.memory.snapshot().apply(_Shown(lane, self.tokenizer), job.sample, job.params, seed=job.seed)
+        applied = self.memory.snapshot().apply(lane, job.sample, job.params, seed=job.seed)
         rollout = applied.rollout
         return Outcome(
             stop_reason=rollout.stop_reason,
@@ -275,7 +275,7 @@ class Host:
             generated=applied.tokens,
             edits=api.MemoryReport(
                 outcome=applied.outcome,
-                step=applied.step,
+                step=applied.number,
                 original=applied.original,
                 edited=applied.edited,
                 rule=applied.rule,
@@ -288,15 +288,12 @@ class _Left(Exception):
     """Nobody waits for this reply any more."""
 
 
-@dataclass(slots=True)
-class _Shown:
+class _Lane(Lane):
     """A lane that shows its tokenizer, for text that people typed."""
 
-    lane: Lane
-    tokenizer: Any
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.lane, name)
+    @property
+    def tokenizer(self) -> Any:
+        return self.engine.policy.tokenizer
 
 
 def seed_of(seed: int, choice: int) -> int:
