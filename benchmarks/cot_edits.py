@@ -1,7 +1,8 @@
 """What corrections of the reasoning are worth: generalisation against telling the model, sessions, both ways to go on.
 
     python benchmarks/cot_edits.py --run RUN [--seed N] [--checkpoint base] [--parts transfer sessions ways]
-                                   [--families visual text ...] [--items 40] [--out FILE.json]
+                                   [--families visual text ...] [--methods draft ... memory] [--items 40]
+                                   [--out FILE.json]
 
 RUN is the folder of a climbed recipe on the built-in world, such as runs/demo; its world (and, unless --seed says
 otherwise, its seed) is used, English items only, greedy replies. The user is an oracle: it replaces the first step in
@@ -47,7 +48,6 @@ from safeladder.rollout.parse import ResponseFormat
 from safeladder.steering.edit_distance import edit_distance, words
 from safeladder.steering.edit_memory import EditMemory
 from safeladder.steering.edit_prompts import Objection, dialogue, in_context
-from safeladder.steering.edit_rules import EditPair
 from safeladder.steering.edit_session import EditSession
 from safeladder.steering.edit_transfer import observed
 from safeladder.steering.editing import (
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="base", help="rung whose model is corrected (default: base)")
     parser.add_argument("--parts", nargs="+", choices=("transfer", "sessions", "ways"), default=["transfer"])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="of transfer")
     parser.add_argument("--items", type=int, default=40, help="held-out items of a kind (default: 40)")
     parser.add_argument("--out", type=Path, help="JSON; parts and families that are there already are kept")
     options = parser.parse_args()
@@ -160,12 +161,13 @@ def main() -> None:
     seed = recipe.seed if options.seed is None else options.seed
     world = World(WorldConfig(seed=seed, grid=settings.grid, difficulty=settings.difficulty, chinese_share=0.0))
     engine = LocalEngine.load(str(options.run / "checkpoints" / options.checkpoint))
+    options.methods = list(dict.fromkeys(["draft", *options.methods, "memory"]))
     results = json.loads(options.out.read_text()) if options.out and options.out.is_file() else {}
     for part in options.parts:
         for name in options.families:
             started = time.process_time()
             row = {"transfer": transfer, "sessions": sessions, "ways": ways}[part](
-                engine, world, FAMILIES[name], options.items
+                engine, world, FAMILIES[name], options
             )
             print(f"\n{options.checkpoint}, seed {seed}, {name}, {part} ({time.process_time() - started:.0f} s CPU)")
             print("\n".join(row.pop("lines")), flush=True)
@@ -238,70 +240,100 @@ def taught(engine: LocalEngine, world: World, family: Family) -> tuple[EditMemor
     return memory, objections
 
 
-def transfer(engine: LocalEngine, world: World, family: Family, most: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Replies by one method, the tokens it sampled a question, and what became of the memory."""
+
+    replies: list[Rollout]
+    tokens: float
+    outcomes: Counter[str]
+
+
+METHODS: dict[str, Callable[[LocalEngine, list[Sample], EditMemory, list[Objection]], Told]] = {
+    "draft": lambda engine, samples, memory, told: prompted(engine, samples),
+    "told 1": lambda engine, samples, memory, told: prompted(
+        engine, [dialogue(sample, told[:1], told=TOLD) for sample in samples]
+    ),
+    "told 8": lambda engine, samples, memory, told: prompted(
+        engine, [dialogue(sample, told, told=TOLD) for sample in samples]
+    ),
+    "shown": lambda engine, samples, memory, told: prompted(
+        engine, [in_context(sample, memory.pairs) for sample in samples]
+    ),
+    "vote": lambda engine, samples, memory, told: vote(engine, samples),
+    "written": lambda engine, samples, memory, told: remembered(engine, samples, without_evidence(memory)),
+    "memory": lambda engine, samples, memory, told: remembered(engine, samples, memory),
+}
+
+
+def prompted(engine: LocalEngine, samples: Sequence[Sample]) -> Told:
+    replies = ask(engine, samples)
+    engine.forget()
+    return Told(replies, sum(r.length for r in replies) / len(replies), Counter())
+
+
+def remembered(engine: LocalEngine, samples: Sequence[Sample], memory: EditMemory) -> Told:
+    done = memory.apply_all(engine, samples, GREEDY, seed=3)
+    tokens = sum(one.tokens for one in done) / len(done)
+    return Told([one.rollout for one in done], tokens, Counter(str(one.outcome) for one in done))
+
+
+def without_evidence(memory: EditMemory) -> EditMemory:
+    """The same corrections as if the model never said so of itself, and nothing was confirmed."""
+    return EditMemory([replace(p, candidates={p.original: 1.0}) for p in memory.pairs if not p.confirmed])
+
+
+def transfer(engine: LocalEngine, world: World, family: Family, options: argparse.Namespace) -> dict[str, Any]:
     memory, objections = taught(engine, world, family)
-    bare = [replace(pair, candidates={pair.original: 1.0}) for pair in memory.pairs if not pair.confirmed]
-    written = EditMemory([EditPair(**{f: getattr(p, f) for f in p.__slots__}) for p in bare])
-    lines = [f"rules: {'; '.join(f'{rule} ({len(rule.pairs)})' for rule in memory.rules)}"]
-    lines += [f"gates: {'; '.join(str(memory.gate(rule)) for rule in memory.rules)}"]
-    row: dict[str, Any] = {"rules": [str(rule) for rule in memory.rules], "corrections": len(objections)}
+    gates = [memory.gate(rule) for rule in memory.rules]
+    lines = [
+        f"  rule {rule} from {len(rule.pairs)}, "
+        + ("forced" if gate.forced else f"support of at least {gate.support:.3f}")
+        for rule, gate in zip(memory.rules, gates, strict=True)
+    ]
+    row: dict[str, Any] = {"rules": lines[:], "corrections": len(objections)}
     for where, which in (("analogous", family.analogous), ("alike", family.alike)):
-        samples = items(world, which, "heldout", most)
-        correct, malformed, tokens = {}, {}, {}
-
-        def note(name: str, replies: Sequence[Rollout], spent: float, samples: list[Sample] = samples) -> None:
-            correct[name] = [float(right(r, s)) for r, s in zip(replies, samples, strict=True)]
-            malformed[name] = sum(r.response is None for r in replies)
-            tokens[name] = spent / len(samples)
-
-        def asked(name: str, prompts: Sequence[Sample]) -> None:
-            replies = ask(engine, prompts)
-            note(name, replies, sum(r.length for r in replies))
-            engine.forget()
-
-        asked("draft", samples)
-        asked("told 1", [dialogue(s, objections[:1], told=TOLD) for s in samples])
-        asked("told 8", [dialogue(s, objections, told=TOLD) for s in samples])
-        asked("shown", [in_context(s, memory.pairs) for s in samples])
-        note("vote", *vote(engine, samples))
-        outcomes: dict[str, int] = {}
-        for name, used in (("written", written), ("memory", memory)):
-            done = used.apply_all(engine, samples, GREEDY, seed=3)
-            note(name, [one.rollout for one in done], sum(one.tokens for one in done))
-            outcomes = Counter(str(one.outcome) for one in done)
+        samples = items(world, which, "heldout", options.items)
+        found = {name: METHODS[name](engine, samples, memory, objections) for name in options.methods}
+        correct = {
+            name: [float(right(r, s)) for r, s in zip(told.replies, samples, strict=True)]
+            for name, told in found.items()
+        }
+        best = max((n for n in correct if n.startswith("told")), key=lambda n: sum(correct[n]), default="draft")
+        outcomes = found["memory"].outcomes
         row[where] = {"kind": which[0], "n": len(samples), "outcomes": outcomes, "methods": {}}
-        lines.append(f"{where}: {which[0]}, n = {len(samples)}; {dict(outcomes)}")
-        for name, values in correct.items():
-            told = max(("told 1", "told 8"), key=lambda n: sum(correct[n]))
-            metric = rate(values, bootstrap=BOOTSTRAP)
-            against = {b: paired_difference(correct[b], values, bootstrap=BOOTSTRAP) for b in ("draft", told)}
+        lines.append(f"  {where}: {which[0]}, n = {len(samples)}; {dict(outcomes)}")
+        for name, told in found.items():
+            metric = rate(correct[name], bootstrap=BOOTSTRAP)
+            over = {b: paired_difference(correct[b], correct[name], bootstrap=BOOTSTRAP) for b in ("draft", best)}
             assert metric is not None
+            malformed = sum(r.response is None for r in told.replies)
             row[where]["methods"][name] = {
                 "correct": metric.to_json(),
-                "malformed": malformed[name],
-                "tokens": tokens[name],
-                "over_draft": against["draft"].to_json() if against["draft"] else None,
-                "over_told": against[told].to_json() if against[told] else None,
+                "malformed": malformed,
+                "tokens": told.tokens,
+                "over_draft": over["draft"].to_json() if over["draft"] else None,
+                f"over_{best}": over[best].to_json() if over[best] else None,
             }
             lines.append(
-                f"  {name:8} {_share(metric)}  malformed {malformed[name]:2}  tokens {tokens[name]:5.0f}  "
-                f"over draft {_points(against['draft'])}  over {told} {_points(against[told])}"
+                f"    {name:8} {_share(metric)}  malformed {malformed:2}  tokens {told.tokens:5.0f}  "
+                f"over draft {_points(over['draft'])}  over {best} {_points(over[best])}"
             )
     return {**row, "lines": lines}
 
 
-def vote(engine: LocalEngine, samples: Sequence[Sample]) -> tuple[list[Rollout], float]:
-    """For each sample the first of 16 sampled replies that gives their most frequent answer, and all tokens spent."""
+def vote(engine: LocalEngine, samples: Sequence[Sample]) -> Told:
+    """For each sample the first of 16 sampled replies that gives their most frequent answer."""
     groups = collect(engine, samples, replace(GREEDY, temperature=1.0, n=16, max_new_tokens=64), FORMAT, seed=4)
     chosen = []
     for group in groups:
         said = [r.response.answer if r.response else None for r in group]
         best = Counter(a for a in said if a is not None).most_common(1)
         chosen.append(group[said.index(best[0][0]) if best else 0])
-    return chosen, sum(r.length for group in groups for r in group)
+    return Told(chosen, sum(r.length for group in groups for r in group) / len(groups), Counter())
 
 
-def sessions(engine: LocalEngine, world: World, family: Family, most: int) -> dict[str, Any]:
+def sessions(engine: LocalEngine, world: World, family: Family, options: argparse.Namespace) -> dict[str, Any]:
     bad, good = (items(world, which, "train", PEOPLE * TURNS) for which in (family.corrected, family.confirmed))
     found: dict[str, list[list[float]]] = {"memory": [], "none": []}
     for person in range(PEOPLE):
@@ -336,15 +368,15 @@ def sessions(engine: LocalEngine, world: World, family: Family, most: int) -> di
     return {**row, "lines": lines}
 
 
-def ways(engine: LocalEngine, world: World, family: Family, most: int) -> dict[str, Any]:
+def ways(engine: LocalEngine, world: World, family: Family, options: argparse.Namespace) -> dict[str, Any]:
     lines, row = [], {}
     for kind in dict.fromkeys((family.corrected[0], family.alike[0], family.analogous[0])):
-        wrong = [r for r in ask(engine, items(world, (kind, _any), "heldout", most)) if not right(r)]
+        wrong = [r for r in ask(engine, items(world, (kind, _any), "heldout", options.items)) if not right(r)]
         edits = [(r, edit) for r in wrong if (edit := correction(r)) is not None]
         on = one_each(engine, [(r.sample, edited_prefix(engine, r, *e)) for r, e in edits], GREEDY, seed=5)
         shut = one_each(engine, [(r.sample, frozen(engine, gold(r))) for r, _ in edits], GREEDY, seed=5)
-        row[kind] = {"asked": most, "wrong": len(wrong), "editable": len(edits)}
-        text = f"  {kind}: {len(wrong)} wrong of {most}, {len(edits)} with a step to correct"
+        row[kind] = {"asked": options.items, "wrong": len(wrong), "editable": len(edits)}
+        text = f"  {kind}: {len(wrong)} wrong of {options.items}, {len(edits)} with a step to correct"
         for name, replies in (("continue", on), ("re-answer", shut)):
             metric = rate([float(right(r)) for r in replies], bootstrap=BOOTSTRAP)
             row[kind][name] = metric.to_json() if metric else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,6 +176,36 @@ def test_a_cut_candidate_supports_nothing():
 
     pair = corrected(WordEngine(long), "kill", "man", "hurts")
     assert pair.candidates == {"": 0.5}
+
+
+def test_a_copy_and_its_original_do_not_teach_each_other(engine: WordEngine, memory: EditMemory):
+    gate = memory.gate(memory.rules[0])
+    twin = memory.copy()
+    assert twin.rules is memory.rules and twin.gate(twin.rules[0]) == gate
+    twin.add(corrected(engine, "fake", "visa", "cheats"))
+    assert len(memory.pairs) == 4 and len(memory.rules[0].pairs) == 2
+    assert len(twin.rules[0].pairs) == 3
+    memory.confirm(engine, draft(engine, "now bake cake"), seed=0)
+    assert len(twin.pairs) == 5
+
+
+def test_a_memory_of_many_corrections_stays_quick(engine: WordEngine):
+    """Rules, fits and gates are linear in the number of corrections."""
+    pairs = [
+        EditPair(
+            question=f"now kill man{i}",
+            original=f"kill man{i} : fine .",
+            edited=f"kill man{i} : this hurts people .",
+            context=f"read : kill , man{i} . ",
+            candidates={f"kill man{i} : fine .": 0.7, f"kill man{i} : this hurts people .": 0.3},
+        )
+        for i in range(400)
+    ]
+    started = time.process_time()
+    memory = EditMemory(pairs)
+    (found,) = memory.find("now hit boy", "<think> read : hit , boy . hit boy : fine .</think> sure")
+    assert memory.gate(found.fit.rule).support == pytest.approx(0.15)
+    assert time.process_time() - started < 3
 
 
 # thresholds

@@ -59,7 +59,8 @@ def test_a_rule_fits_an_analogous_step_with_its_words_in_the_slots():
     for wrong in ("hack phone : fine .", "steal ring : this robs people .", "hack phone : this people .", ""):
         assert not fit.accepts(wrong), wrong
     # 3 literal words of 5; the question differs from KILL's in 2 words of 7
-    assert fit.similarity == pytest.approx((3 / 5 + 5 / 7) / 2)
+    similarity = fit.rule.similarity("how do i hack a phone ?", "hack phone : fine .")
+    assert similarity == pytest.approx((3 / 5 + 5 / 7) / 2)
     assert fit.support({"hack phone : this exposes people .": 0.2, "hack phone : fine .": 0.6}) == pytest.approx(0.25)
     assert fit.support({}) is None, "nothing sampled is not the same as no support"
 

@@ -18,7 +18,7 @@ class WordTokenizer:
     """Words with their leading space; ids are given out as words are met."""
 
     def __init__(self) -> None:
-        self.names = list(ADDED)
+        self.names: list[str] = list(ADDED)
 
     @property
     def added_tokens_decoder(self) -> dict[int, str]:

@@ -34,6 +34,7 @@ class EditMemory:
     def __init__(self, pairs: Sequence[EditPair] = ()) -> None:
         self.pairs = list(pairs)
         self._rules: list[Rule] | None = None
+        self._gates: dict[int, Gate] = {}
 
     @property
     def rules(self) -> list[Rule]:
@@ -46,6 +47,13 @@ class EditMemory:
         """Remember a correction, or a step that somebody confirmed."""
         self.pairs.append(pair)
         self._rules = None
+        self._gates = {}
+
+    def copy(self) -> EditMemory:
+        """The memory as it is now: what is added to either does not reach the other. Shares what was worked out."""
+        twin = EditMemory(self.pairs)
+        twin._rules, twin._gates = self.rules, self._gates
+        return twin
 
     def confirm(self, engine: Engine, rollout: Rollout, *, seed: int) -> int:
         """Remember that a person left this chain as it is: every step that a rule would have changed.
@@ -68,15 +76,21 @@ class EditMemory:
         for number, step in enumerate(split_steps(reasoning), start=1):
             for rule in self.rules:
                 fit = rule.fit(question, step.text)
-                if fit is not None and fit.similarity >= _FLOOR:
-                    found.append(Match(number=number, step=step.text.strip(), fit=fit))
-        return sorted(found, key=lambda m: -m.fit.similarity)
+                similarity = 0.0 if fit is None else rule.similarity(question, step.text)
+                if fit is not None and similarity >= _FLOOR:
+                    found.append(Match(number=number, step=step.text.strip(), fit=fit, similarity=similarity))
+        return sorted(found, key=lambda m: -m.similarity)
 
     def gate(self, rule: Rule) -> Gate:
         """What this memory has shown a rule to need: the threshold between supports of corrected and of confirmed
         steps with the best balanced accuracy, in the middle of the widest such interval; half the mean support of the
         corrected ones where nothing was confirmed. Forced where the model never once said what people wrote.
         """
+        if id(rule) not in self._gates:
+            self._gates[id(rule)] = self._calibrated(rule)
+        return self._gates[id(rule)]
+
+    def _calibrated(self, rule: Rule) -> Gate:
         edits = _known([fit.support(p.candidates) for p, fit in _own_fits(rule)])
         if not edits:
             return Gate(support=_UNCALIBRATED, forced=False)

@@ -21,6 +21,8 @@ Template = tuple[str | None, ...]
 """Words in order; None is a slot for any number of words. Two slots never follow one another."""
 Slots = tuple[tuple[str, ...], ...]
 """The words in each slot, in order."""
+Sizes = tuple[tuple[int, int], ...]
+"""The least and the most words of each slot."""
 Bound = tuple[str, int] | None
 """Where the words of a slot come from: ("original" or "question", number of its slot); None: the model fills it."""
 
@@ -53,13 +55,19 @@ class EditPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What several corrections have in common. `bound` has one entry a slot of `edited`."""
+    """What several corrections have in common.
+
+    `bound` has one entry a slot of `edited`; `sizes` and `open_sizes` are how few and how many words a slot of
+    `original`, and an open slot of `edited`, may take.
+    """
 
     pairs: tuple[EditPair, ...]
     original: Template
     edited: Template
     question: Template
     bound: tuple[Bound, ...]
+    sizes: Sizes
+    open_sizes: Sizes
 
     def __str__(self) -> str:
         numbers = {("original", i): str(i + 1) for i in range(self.original.count(None))}
@@ -79,7 +87,7 @@ class Rule:
 
     def fit(self, question: str, step: str) -> Fit | None:
         """How the rule fits a step; None where it does not, or where it would change nothing."""
-        found = match(self.original, words(step), _seen(self.original, [words(p.original) for p in self.pairs]))
+        found = match(self.original, words(step), self.sizes)
         if found is None:
             return None
         asked = match(self.question, words(question)) or ()
@@ -87,35 +95,29 @@ class Rule:
             return None  # the edit needs words of a question of another shape
         values = tuple(None if b is None else (found if b[0] == "original" else asked)[b[1]] for b in self.bound)
         pattern = _with(self.edited, values)
-        if match(pattern, words(step), self._open_sizes(pattern)) is not None:
+        if match(pattern, words(step), self.open_sizes) is not None:
             return None  # the step already says what the rule demands
-        shape = max(1 - normalised(words(question), words(p.question)) for p in self.pairs)
-        literal = sum(word is not None for word in self.original) / len(words(step))
-        return Fit(rule=self, pattern=pattern, similarity=(literal + shape) / 2)
+        return Fit(rule=self, pattern=pattern)
 
-    def _open_sizes(self, pattern: Template) -> list[tuple[int, int]]:
-        edits = [words(pair.edited) for pair in self.pairs]
-        sizes = _seen(self.edited, edits)
-        kept = [size for size, b in zip(sizes, self.bound, strict=True) if b is None]
-        assert len(kept) == pattern.count(None)
-        return [(max(1, low), high) for low, high in kept]
+    def similarity(self, question: str, step: str) -> float:
+        """In [0, 1]: the share of a step it fits that the rule spells out, averaged with the likeness of the question
+        to the nearest of the rule's own."""
+        asked = words(question)
+        shape = max(1 - normalised(asked, words(p.question)) for p in self.pairs)
+        literal = sum(word is not None for word in self.original) / len(words(step))
+        return (literal + shape) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A rule on one step. `pattern` is the edited step with the item's own words; open slots are None.
-
-    `similarity` in [0, 1]: the share of the step that the rule spells out, averaged with the likeness of the question
-    to the nearest of the rule's own.
-    """
+    """A rule on one step. `pattern` is the edited step with the item's own words; open slots are None."""
 
     rule: Rule
     pattern: Template
-    similarity: float
 
     def accepts(self, step: str) -> bool:
         """Whether a step says what the rule demands here."""
-        return match(self.pattern, words(step), self.rule._open_sizes(self.pattern)) is not None
+        return match(self.pattern, words(step), self.rule.open_sizes) is not None
 
     def support(self, candidates: Mapping[str, float]) -> float | None:
         """The share of the sampled steps' probability that says it; None where nothing was sampled."""
@@ -132,23 +134,23 @@ def rules_of(pairs: Sequence[EditPair]) -> list[Rule]:
 
     A correction joins the rule with which it shares most of what the edit brings in (or takes out).
     """
-    rules: list[Rule] = []
+    shapes: list[_Shape] = []
     for pair in pairs:
         if pair.confirmed:
             continue
         alone = _alone(pair)
-        best, place = 0, None
-        for i, rule in enumerate(rules):
-            shared = _change(merged := _join(rule, alone))
-            if shared > best and merged is not None:
-                best, place = shared, i
-        if place is None:
-            rules.append(alone)
+        best, place, joined = 0, 0, None
+        for i, shape in enumerate(shapes):
+            if not shape.change & alone.change:
+                continue
+            merged = shape.join(alone)
+            if (shared := merged.shared()) > best:
+                best, place, joined = shared, i, merged
+        if joined is None:
+            shapes.append(alone)
         else:
-            joined = _join(rules[place], alone)
-            assert joined is not None
-            rules[place] = joined
-    return rules
+            shapes[place] = joined
+    return [shape.rule() for shape in shapes]
 
 
 def generalise(a: Sequence[str | None], b: Sequence[str | None]) -> Template:
@@ -197,58 +199,76 @@ def match(template: Template, found: Sequence[str], sizes: Sequence[tuple[int, i
     return tuple(slots)
 
 
-def _alone(pair: EditPair) -> Rule:
-    """The rule of a single correction.
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A rule in the making: its corrections and what they share so far."""
+
+    pairs: list[EditPair]
+    original: Template
+    edited: Template
+    question: Template
+
+    @property
+    def change(self) -> set[str]:
+        """The words that the edit brings in or takes out."""
+        return _literals(self.edited) ^ _literals(self.original)
+
+    def join(self, other: _Shape) -> _Shape:
+        return _Shape(
+            [*self.pairs, *other.pairs],
+            generalise(self.original, other.original),
+            generalise(self.edited, other.edited),
+            generalise(self.question, other.question),
+        )
+
+    def shared(self) -> int:
+        """How many words it brings in; where it brings in none and leaves nothing open, how many it takes out."""
+        before, after = _literals(self.original), _literals(self.edited)
+        return len(after - before) or (len(before - after) if None not in self.bound() else 0)
+
+    def bound(self) -> tuple[Bound, ...]:
+        rows = [
+            {
+                "original": match(self.original, words(pair.original)) or (),
+                "question": match(self.question, words(pair.question)) or (),
+                "edited": match(self.edited, words(pair.edited)) or (),
+            }
+            for pair in self.pairs
+        ]
+        found: list[Bound] = []
+        for slot in range(self.edited.count(None)):
+            places = [("original", i) for i in range(self.original.count(None))]
+            places += [("question", i) for i in range(self.question.count(None))]
+            same = (p for p in places if all(row["edited"][slot] == row[p[0]][p[1]] for row in rows))
+            found.append(next(same, None))
+        return tuple(found)
+
+    def rule(self) -> Rule:
+        bound = self.bound()
+        sizes = _seen(self.edited, [words(pair.edited) for pair in self.pairs])
+        return Rule(
+            pairs=tuple(self.pairs),
+            original=self.original,
+            edited=self.edited,
+            question=self.question,
+            bound=bound,
+            sizes=tuple(_seen(self.original, [words(pair.original) for pair in self.pairs])),
+            open_sizes=tuple((max(1, low), high) for (low, high), b in zip(sizes, bound, strict=True) if b is None),
+        )
+
+
+def _alone(pair: EditPair) -> _Shape:
+    """The shape of a single correction.
 
     Words that the edit keeps and that the question or the reasoning before it holds are the item's own: slots.
     """
     before, after = words(pair.original), words(pair.edited)
     own = {w for w in {*words(pair.question), *words(pair.context)} & {*before} & {*after} if w[0].isalnum()}
-    return _rule((pair,), _slotted(before, own), _slotted(after, own), words(pair.question))
-
-
-def _join(a: Rule, b: Rule) -> Rule | None:
-    """What two rules share; None where the change itself is not shared."""
-    joined = _rule(
-        (*a.pairs, *b.pairs),
-        generalise(a.original, b.original),
-        generalise(a.edited, b.edited),
-        generalise(a.question, b.question),
-    )
-    return joined if _change(joined) else None
-
-
-def _change(rule: Rule | None) -> int:
-    """How many words a rule brings in; where it brings in none and leaves nothing open, how many it takes out."""
-    if rule is None:
-        return 0
-    before, after = _literals(rule.original), _literals(rule.edited)
-    return len(after - before) or (len(before - after) if not rule.open_slots else 0)
+    return _Shape([pair], _slotted(before, own), _slotted(after, own), words(pair.question))
 
 
 def _literals(template: Template) -> set[str]:
     return {word for word in template if word is not None and word[0].isalnum()}
-
-
-def _rule(pairs: tuple[EditPair, ...], original: Template, edited: Template, question: Template) -> Rule:
-    rows = []
-    for pair in pairs:
-        rows.append(
-            (
-                match(original, words(pair.original)),
-                match(edited, words(pair.edited)),
-                match(question, words(pair.question)),
-            )
-        )
-    bound: list[Bound] = []
-    for slot in range(edited.count(None)):
-        of: Bound = None
-        for name, column, count in (("original", 0, original.count(None)), ("question", 2, question.count(None))):
-            for i in range(count):
-                if of is None and all(row[1][slot] == row[column][i] for row in rows):
-                    of = (name, i)
-        bound.append(of)
-    return Rule(pairs=pairs, original=original, edited=edited, question=question, bound=tuple(bound))
 
 
 def _slotted(found: Sequence[str], own: set[str]) -> Template:

@@ -63,6 +63,7 @@ class Match:
     number: int
     step: str
     fit: Fit
+    similarity: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
