@@ -1,6 +1,6 @@
 """What the constraint buys: one checkpoint, the same search rung with different controllers of λ, one table.
 
-    python benchmarks/search_rl.py RUN [--seeds 0 1 2] [--variants adaptive fixed none] [--out runs/search-rl]
+    python benchmarks/search_rl.py RUN [--seeds 0 1 2] [--variants adaptive fixed none] [--steps 50] [--out runs/search-rl]
 
 RUN is a finished run of a recipe with a search rung, such as runs/demo. Every variant starts from the checkpoint
 that the rung started from there, with the recipe it ran by, except for `constraint`:
@@ -10,7 +10,7 @@ that the rung started from there, with the recipe it ran by, except for `constra
     none              λ = 0: accuracy and format are all that pays
     adaptive-brier    as in the recipe, with the Brier score in place of the threshold
 
-Variants of a seed share the cold start, which does not depend on λ: the first one's is handed to the others. Runs that
+`--steps` lengthens (or shortens) every stage's RL to so many steps. Variants of a seed share the cold start, which does not depend on λ: the first one's is handed to the others. Runs that
 are there already are read, not repeated. After a change of RUN or of options give another --out.
 
 The table pools the held-out searches of all seeds; intervals are 95 % (Wilson, or a bootstrap over questions). A false-
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["adaptive", "fixed", "none"])
+    parser.add_argument("--steps", type=int, help="RL steps of each stage (default: the recipe's)")
     parser.add_argument("--samples", type=int, default=400, help="held-out searches a run (default: 400)")
     parser.add_argument("--out", type=Path, default=Path("runs/search-rl"))
     options = parser.parse_args()
@@ -86,7 +87,7 @@ def climb(options: argparse.Namespace, recipe: Recipe, name: str, checkpoint: Pa
             continue
         folder.mkdir(parents=True, exist_ok=True)
         file = options.out / f"{variant}-{seed}.yaml"
-        file.write_text(yaml.safe_dump(_variant(recipe, name, checkpoint, variant, seed, options.samples)))
+        file.write_text(yaml.safe_dump(_variant(recipe, name, checkpoint, variant, seed, options)))
         state = folder / "state" / f"{name}.cold-start"
         if given is not None and not state.exists():
             shutil.copytree(given, state)
@@ -108,18 +109,22 @@ def _ended(state: Path, rung: Any) -> bool:
     return latest.is_file() and latest.read_text(encoding="utf-8") == f"step-{steps:06d}"
 
 
-def _variant(recipe: Recipe, name: str, checkpoint: Path, variant: str, seed: int, samples: int) -> dict[str, Any]:
+def _variant(
+    recipe: Recipe, name: str, checkpoint: Path, variant: str, seed: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """The recipe as it was, from the checkpoint on, with one rung."""
     plain = recipe.model_dump(mode="json")
     rung = {**plain["rungs"][name], "start_from": None}
     rung["constraint"] |= VARIANTS[variant]
+    if options.steps is not None:
+        rung["stages"] = {stage: {**about, "steps": options.steps} for stage, about in rung["stages"].items()}
     return plain | {
         "name": f"{recipe.name}-{variant}",
         "seed": seed,
         "model": {**plain["model"], "path": str(checkpoint.resolve())},
         "rungs": {name: rung},
         "control": {"enabled": False},
-        "evaluation": {**plain["evaluation"], "search_samples": samples, "pass_at_k_samples": 1},
+        "evaluation": {**plain["evaluation"], "search_samples": options.samples, "pass_at_k_samples": 1},
         "base_cache": None,
     }
 
