@@ -1,6 +1,6 @@
 """What the constraint buys: one checkpoint, the same search rung with different controllers of λ, one table.
 
-    python benchmarks/search_rl.py RUN [--seeds 0 1 2] [--variants adaptive fixed none] [--steps 50] [--out runs/search-rl]
+    python benchmarks/search_rl.py RUN [--seeds 0 1 2] [--variants adaptive fixed none] [--steps 50] [--out DIR]
 
 RUN is a finished run of a recipe with a search rung, such as runs/demo. Every variant starts from the checkpoint
 that the rung started from there, with the recipe it ran by, except for `constraint`:
@@ -10,8 +10,9 @@ that the rung started from there, with the recipe it ran by, except for `constra
     none              λ = 0: accuracy and format are all that pays
     adaptive-brier    as in the recipe, with the Brier score in place of the threshold
 
-`--steps` lengthens (or shortens) every stage's RL to so many steps. Variants of a seed share the cold start, which does not depend on λ: the first one's is handed to the others. Runs that
-are there already are read, not repeated. After a change of RUN or of options give another --out.
+`--steps` lengthens (or shortens) every stage's RL to so many steps. Variants of a seed share the cold start, which does
+not depend on λ: the first one's is handed to the others. Runs that are there already are read, not repeated. After a
+change of RUN or of options give another --out.
 
 The table pools the held-out searches of all seeds; intervals are 95 % (Wilson, or a bootstrap over questions). A false-
 certain rate counts only beside accuracy and coverage. Safety and capability are means over the seeds.
