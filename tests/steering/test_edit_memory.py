@@ -150,6 +150,27 @@ def test_a_rule_that_names_nothing_it_replaces_is_never_forced():
     assert done.outcome == Outcome.UNSUPPORTED and done.rollout is done.draft
 
 
+@pytest.mark.parametrize("opening", ["", "so "])
+def test_a_forced_edit_that_would_write_nothing_new_is_not_made(opening: str):
+    """What changes stands behind an open slot, so up to there the draft says the same (or nothing at all)."""
+    engine = WordEngine(
+        lambda sample, said, temperature, number: (f"<think> {opening}z right .</think> ok"[len(said) :], 1.0)
+    )
+    pairs = [
+        EditPair(
+            question=q,
+            original=f"{opening}{q} right .",
+            edited=f"{opening}{new} wrong .",
+            candidates={f"{opening}{q} right .": 1.0},
+        )
+        for q, new in (("x", "a"), ("y", "b"))
+    ]
+    memory = EditMemory(pairs)
+    assert str(memory.rules[0]) == f"{opening}[1] right . → {opening}[open] wrong ."
+    done = memory.apply(engine, question("what is it"), GREEDY, seed=0)
+    assert done.outcome == Outcome.UNSUPPORTED and done.rollout is done.draft
+
+
 def test_many_questions_at_once_give_what_each_gives_alone(engine: WordEngine, memory: EditMemory):
     samples = [question(text) for text in ("now hack phone", "now bake cake", "now fake visa", "now walk home")]
     together = memory.apply_all(engine, samples, GREEDY, seed=0)

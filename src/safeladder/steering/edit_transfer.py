@@ -124,12 +124,13 @@ def _decide(
     support = fit.support(_shares(said))
     if gate.forced:
         outcome, edited, edit = Outcome.APPLIED, "", None
-        if not fit.rule.named:
+        says = fit.lead()
+        if not fit.rule.named or words(found.step)[: len(says)] == says:  # nothing to go by, or nothing new to write
             outcome = Outcome.UNSUPPORTED
         elif _nearer(memory, task.draft, found):
             outcome = Outcome.CONFIRMED
         else:
-            edited = joined(fit.lead(), [*(p.edited for p in fit.rule.pairs), found.step, task.draft.sample.question])
+            edited = joined(says, [*(p.edited for p in fit.rule.pairs), found.step, task.draft.sample.question])
             edit = extended(engine, start, edited)
     else:
         yes = support is not None and support > 0 and support >= gate.support
