@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,16 @@ def test_open_judge_takes_a_folder_and_names_what_is_wrong(folders, tmp_path):
     ]:
         with pytest.raises(SafeladderError, match=message):
             open_judge(spec)
+
+
+def test_A14_where_a_judge_runs_is_said_and_never_read_off_its_path(folders, tmp_path):
+    """The published code takes the parallel size from "7B" or "72B" in the path."""
+    names = ("value-7B", "safety-72B-tp8", "InternVL3-78B-fp16")
+    placed = []
+    for name in names:
+        shutil.copytree(folders["llama"], tmp_path / name)
+        policy = LocalJudge.load(str(tmp_path / name))._engine.policy
+        placed.append({(p.device.type, p.dtype) for p in policy.model.parameters()})
+    assert placed == [{("cpu", torch.float32)}] * len(names)
+    said = LocalJudge.load(str(tmp_path / names[0]), dtype="bfloat16")._engine.policy
+    assert {p.dtype for p in said.model.parameters()} == {torch.bfloat16}

@@ -29,7 +29,7 @@ FRAMEWORK = load_framework()
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: str(row["model"]))
-def test_pacebench_totals_follow_from_the_parts(row: dict[str, Any]) -> None:
+def test_M01_the_fixture_is_the_articles_table_its_totals_follow_from_the_parts(row: dict[str, Any]) -> None:
     """Cells are rounded: 0.2 A + 0.3 B + 0.3 C + 0.2 D is within 0.0025 of the printed total."""
     assert abs(pacebench_total(row["a"], row["b"], row["c"], row["d"]) - row["total"]) <= 0.0025
 
