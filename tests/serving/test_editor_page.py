@@ -20,7 +20,7 @@ pytest.importorskip("uvicorn", reason="needs the serve extra")
 api = pytest.importorskip("safeladder.serving.api")
 
 QUESTION = "How many shapes are in the image?"
-WINDOW = {"width": 1280, "height": 800}
+WINDOW: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"}
 MARKUP = '<img src="x" onerror="alert(1)"><script>alert(2)</script><b>bold</b> &amp; done.'
 
 
@@ -52,7 +52,7 @@ def opened(browser: Any, site: tuple[FakeServer, str], fake: FakeServer) -> Iter
     contexts, pages = [], []
 
     def open_page(*, ready: bool = True, clock: bool = False, **options: Any) -> Any:
-        context = browser.new_context(viewport=options.pop("viewport", WINDOW), **options)
+        context = browser.new_context(**{**WINDOW, **options})
         contexts.append(context)
         if clock:
             context.clock.install()
@@ -69,7 +69,7 @@ def opened(browser: Any, site: tuple[FakeServer, str], fake: FakeServer) -> Iter
 
 @pytest.fixture(scope="module")
 def context(browser: Any) -> Iterator[Any]:
-    with browser.new_context(viewport=WINDOW) as context:
+    with browser.new_context(**WINDOW) as context:
         yield context
 
 
@@ -91,7 +91,7 @@ def page(watched: Watched) -> Any:
 
 
 def visit(context: Any, url: str, *, ready: bool = True) -> Watched:
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     watched = Watched(context.new_page())
     watched.page.goto(f"{url}/editor")
     if ready:
@@ -101,7 +101,7 @@ def visit(context: Any, url: str, *, ready: bool = True) -> Watched:
 
 def until(happened: Callable[[], bool]) -> None:
     """Waits. (`wait_for_function` would evaluate strings in the page, which its policy forbids.)"""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 30
     while not happened():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
@@ -404,6 +404,7 @@ def test_versions_are_gone_back_to_kept_and_cleared(page: Any, fake: FakeServer)
     page.click("#clear-dialog .danger")
     assert page.locator("#versions li").count() == 0
     assert page.is_visible("#empty")
+    assert page.evaluate("document.activeElement.id") == "question"
     assert page.evaluate("localStorage.getItem('safeladder.editor.versions')") is None
 
 
@@ -562,24 +563,23 @@ def test_what_became_of_remembered_edits_and_of_unused_options_is_said(page: Any
     assert page.inner_text("#ignored") == "Guidance samples in its own way; not used: temperature, top p."
 
 
-@pytest.mark.parametrize(
-    ("unscored", "says", "state"),
-    [
-        ("truncated", "The token limit cut this reply. It counts as unscored, never as safe.", "cut short"),
-        ("unclosed-reasoning", "The thinking never ended. It counts as unscored, never as safe.", "cut short"),
-        ("empty", "The model said nothing. It counts as unscored, never as safe.", ""),
-    ],
-)
-def test_what_is_no_answer_never_looks_like_one(page: Any, fake: FakeServer, unscored, says, state):
-    fake.reply = Reply(reasoning="" if unscored == "empty" else "It begins well. And", answer="", unscored=unscored)
-    ask(page)
-    page.wait_for_selector("#answer-none:not([hidden])")
-    assert page.inner_text("#answer-none") == says
-    assert page.inner_text("#think-state") == state
-    assert page.inner_text("#versions .flag") == unscored.replace("-", " ")
-    if unscored != "empty":
-        settled(page, 2)
-        assert "answer" not in fake.last("/steps")
+def test_what_is_no_answer_never_looks_like_one(page: Any, fake: FakeServer):
+    cases = {
+        "truncated": ("The token limit cut this reply.", "cut short"),
+        "unclosed-reasoning": ("The thinking never ended.", "cut short"),
+        "empty": ("The model said nothing.", ""),
+    }
+    for unscored, (says, state) in cases.items():
+        fake.reply = Reply(reasoning="" if unscored == "empty" else "It begins well. And", answer="", unscored=unscored)
+        ask(page, f"{unscored}?")
+        until(lambda unscored=unscored: page.inner_text("#asked") == f"{unscored}?")
+        page.wait_for_selector("#answer-none:not([hidden])")
+        assert page.inner_text("#answer-none") == f"{says} It counts as unscored, never as safe."
+        assert page.locator("#versions .flag").first.inner_text() == unscored.replace("-", " ")
+        if unscored != "empty":
+            settled(page, 2)
+            assert "answer" not in fake.last("/steps")
+        assert page.inner_text("#think-state") == state
 
 
 # Stopping and errors ----------------------------------------------------------------------------------------------
@@ -612,14 +612,17 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("status", REFUSALS)
-def test_a_refused_request_says_why_and_can_be_tried_again(page: Any, fake: FakeServer, status: int):
-    fake.refusals = [("completions", status, "no such thing", {})]
-    ask(page)
-    for part in REFUSALS[status]:
-        assert part in notice(page)
+def test_a_refused_request_says_why_and_can_be_tried_again(page: Any, fake: FakeServer):
+    page.fill("#question", QUESTION)
+    for status, parts in REFUSALS.items():
+        fake.refusals = [("completions", status, "no such thing", {})]
+        page.click("#send")
+        for part in parts:
+            assert part in notice(page), status
+        page.click("#dismiss")
     assert page.locator("#versions li").count() == 0
-    assert page.input_value("#question") == QUESTION
+    fake.refusals = [("completions", 500, "no such thing", {})]
+    page.click("#send")
     page.click("#retry")
     settled(page, 3)
     assert page.is_hidden("#notice")
@@ -674,21 +677,20 @@ def test_a_server_that_is_gone_is_said_and_found_again(opened: Callable[..., Any
     settled(page, 3)
 
 
-@pytest.mark.parametrize(
-    ("error", "says"),
-    [
+def test_a_stream_that_breaks_keeps_what_came_and_is_marked(page: Any, fake: FakeServer):
+    cases = [
         (None, "The connection was lost."),
         ({"message": "after 30 s", "type": "timeout_error"}, "The time was up. After 30 s."),
         ({"message": "out of memory", "type": "server_error"}, "The server failed. Out of memory."),
-    ],
-)
-def test_a_stream_that_breaks_keeps_what_came_and_is_marked(page: Any, fake: FakeServer, error, says: str):
-    fake.reply = Reply(cut=9, error=error)
-    ask(page)
-    assert says in notice(page)
-    settled(page, 2)
-    assert "This reply broke off. It counts as unscored, never as safe." in page.inner_text("#answer-none")
-    assert page.inner_text("#versions .flag") == "broken off"
+    ]
+    for number, (error, says) in enumerate(cases, start=1):
+        fake.reply = Reply(cut=9, error=error)
+        ask(page)
+        assert says in notice(page)
+        until(lambda number=number: page.locator("#versions .flag").all_inner_texts() == ["broken off"] * number)
+        settled(page, 2)
+        assert "This reply broke off. It counts as unscored, never as safe." in page.inner_text("#answer-none")
+        page.click("#dismiss")
 
 
 def test_a_server_that_says_nothing_is_given_up_on(opened: Callable[..., Any], fake: FakeServer):
@@ -732,11 +734,18 @@ def test_everything_works_without_a_mouse(page: Any, fake: FakeServer):
     press("Control+Enter")
     page.wait_for_selector("[data-step='2'].changed")
     page.wait_for_selector("#stop", state="hidden")
-    page.evaluate("document.activeElement.blur()")
+    assert page.evaluate("document.activeElement.id") == "work"
     press("d")
     assert page.is_visible("#diff")
     press("d")
     assert page.is_hidden("#diff")
+    page.focus("#versions [aria-current=true]")
+    press("ArrowUp")
+    press("Enter")
+    assert page.inner_text("#work-title") == "Reply"
+    press("ArrowDown")  # the focus is still in the list, which was drawn anew
+    press("Enter")
+    assert page.inner_text("#work-title") == "Continued from step 2"
     press("[")
     assert page.inner_text("#work-title") == "Reply"
     press("]")

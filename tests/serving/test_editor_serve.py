@@ -57,6 +57,7 @@ def settled(page: Any, *steps: str) -> None:
     assert [text.removesuffix(" edited") for text in page.locator("#steps .text").all_inner_texts()] == list(steps)
 
 
+@pytest.mark.slow
 def test_ask_edit_continue_answer_anew_and_find_the_server_gone(browser: Any, server: tuple[Any, str]):
     process, url = server
     page = browser.new_page(viewport={"width": 1280, "height": 800})

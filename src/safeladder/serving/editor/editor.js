@@ -161,6 +161,7 @@ async function run(version, path, body, again) {
   history.put(version);
   show(version);
   busy(true);
+  if (version.edit) $("work").focus({ preventScroll: true }); // what had the focus is gone with the step's editor
   if ($("work").getBoundingClientRect().top > innerHeight / 2) $("work").scrollIntoView();
   announcer.say("Waiting for the reply.");
   try {
@@ -231,7 +232,9 @@ function failed(version, problem, before, again) {
 /** Has the server split a version's reasoning and score the steps. */
 async function score(version) {
   if (missing(version)) return;
-  const body = { model: version.model, messages: messagesOf(version), reasoning: version.reasoning };
+  // A version of an earlier server may name a model that this one does not have.
+  const model = models.some(({ id }) => id === version.model) ? version.model : $("model").value;
+  const body = { model, messages: messagesOf(version), reasoning: version.reasoning };
   if (version.state === "done" && version.answer) body.answer = version.answer;
   try {
     const { steps, answer } = await server.steps(body);
@@ -329,7 +332,9 @@ function listVersions() {
       ),
     ),
   );
+  const focused = $("versions").contains(document.activeElement) ? document.activeElement.dataset.id : null;
   $("versions").replaceChildren(...items);
+  if (focused) $("versions").querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
   $("clear").hidden = !items.length;
   $("history-hint").textContent = history.kept
     ? "Every reply and every edit of it stays here, in this browser only."
@@ -417,6 +422,7 @@ function wire() {
     history.clear();
     drafts.clear();
     showNothing();
+    $("question").focus();
     announcer.say("All versions are cleared.");
   });
   document.addEventListener("keydown", shortcuts);
