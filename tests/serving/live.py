@@ -37,7 +37,26 @@ GRAMMAR = {
 """What a formatted policy says next, by what it said last: letters a think, letters b answer."""
 
 
-def formatted(make: type[LocalEngine], family: str = "qwen2_5_vl") -> Any:
+SEARCHING = {
+    "": {"<search>": 1.0},
+    "<search>": {"a": 1.0},
+    "a": {"</search>": 1.0},
+    "</information>": {"<confidence>": 1.0},
+    "<confidence>": {"9": 0.5, "2": 0.5},
+    "9": {"</confidence>": 1.0},
+    "2": {"</confidence>": 1.0},
+    "</confidence>": {"<answer>": 1.0},
+    "<answer>": {"b": 1.0},
+    "b": {"</answer>": 1.0},
+    "</search>": {"END": 1.0},
+    "</answer>": {"END": 1.0},
+}
+"""One search, then an answer that is certain or not."""
+
+
+def formatted(
+    make: type[LocalEngine], family: str = "qwen2_5_vl", grammar: dict[str, dict[str, float]] = GRAMMAR
+) -> Any:
     """An engine of a policy that mostly keeps to the response format: it reads nothing but its last token.
 
     All layers are switched off, so that a token's hidden state is its embedding; every token of the grammar has a
@@ -45,7 +64,7 @@ def formatted(make: type[LocalEngine], family: str = "qwen2_5_vl") -> Any:
     """
     made = policy(family)
     tokenizer = made.tokenizer
-    ids = {text: tokenizer.encode(text, add_special_tokens=False) for text in GRAMMAR if text}
+    ids = {text: tokenizer.encode(text, add_special_tokens=False) for text in grammar if text}
     assert all(len(found) == 1 for found in ids.values())
     place = {text: found[0] for text, found in ids.items()} | {"END": made.eos_token_id}
     weights = {name: value.detach().clone() for name, value in text_weights(made).items()}
@@ -59,7 +78,7 @@ def formatted(make: type[LocalEngine], family: str = "qwen2_5_vl") -> Any:
         directions[0].repeat(len(weights["embed_tokens.weight"]), 1),
         torch.zeros_like(weights["lm_head.weight"]),
     )
-    for number, (said, follows) in enumerate(GRAMMAR.items()):
+    for number, (said, follows) in enumerate(grammar.items()):
         if said:
             embeddings[place[said]] = directions[number]
         for text in place:
@@ -76,11 +95,12 @@ def live(
     *,
     family: str = "qwen2_5_vl",
     engine: ContinuousEngine | None = None,
+    host: Host | None = None,
     beside: dict[str, Any] | None = None,
     **options: Any,
 ) -> Iterator[httpx.Client]:
     """A client of a server; `beside` goes to the host, `options` to the application."""
-    host = Host(engine or ContinuousEngine(policy(family)), name=NAME, revision="r1", **(beside or {}))
+    host = host or Host(engine or ContinuousEngine(policy(family)), name=NAME, revision="r1", **(beside or {}))
     app = create_app(host, grace=2.0, **options)
     with serving(app) as url, httpx.Client(base_url=url, timeout=60) as client:
         client.app = app  # type: ignore[attr-defined]
