@@ -16,7 +16,8 @@ by the same code. Arms:
     uniform-K, safety-K, value-K, knowledge-K
                       guided-K with other routing: every value model alike, or one of them alone
 
-Arms that are in the folder already are read, not repeated. `overall` is the share of right replies over all items.
+Guided arms are also paired with the best-of-N arms that generate the next fewer and the next more tokens. Arms that are
+in the folder already are read, not repeated. `overall` is the share of right replies over all items.
 Differences are paired with `plain`; intervals are 95 % (bootstrap over items' groups).
 """
 
@@ -181,6 +182,20 @@ def table(folder: Path, arms: Sequence[str], samples: Sequence[Sample]) -> str:
         whole = paired_difference(overall["plain"], overall[arm], groups, bootstrap=BOOTSTRAP)
         cells = [_points(whole), *(_points(differences.get(name)) for name in METRICS)]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    rivals = [arm for arm in found if arm.startswith("best-of")]
+    spent = {arm: sum(r["generated"] for r in row["replies"]) for arm, row in found.items()}
+    if rivals:
+        lines += ["", "| paired with best-of-N | tokens | overall | " + " | ".join(METRICS) + " |"]
+        lines += ["|---|" + "---|" * (len(METRICS) + 2)]
+    for arm in [arm for arm in found if arm.startswith(("guided", "proposing")) and rivals]:
+        below = max((r for r in rivals if spent[r] <= spent[arm]), key=spent.__getitem__, default=None)
+        above = min((r for r in rivals if spent[r] > spent[arm]), key=spent.__getitem__, default=None)
+        for rival in [r for r in (below, above) if r is not None]:
+            differences = compare_all(judged[rival], judged[arm], bootstrap=BOOTSTRAP)
+            whole = paired_difference(overall[rival], overall[arm], groups, bootstrap=BOOTSTRAP)
+            cells = [_points(whole), *(_points(differences.get(name)) for name in METRICS)]
+            ratio = spent[arm] / spent[rival]
+            lines.append(f"| {arm} against {rival} | x {ratio:.2f} | " + " | ".join(cells) + " |")
     lines += [
         "",
         "| arm | went back | proposed entered | proposed kept | verdicts on risky items |",
