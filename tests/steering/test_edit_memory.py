@@ -122,6 +122,9 @@ def test_what_the_model_never_says_of_itself_is_written_in_up_to_the_open_slot()
     engine = WordEngine(lambda sample, said, temperature, number: compliant(sample, said, 0.0, number))
     memory = EditMemory([corrected(engine, "kill", "man", "hurts"), corrected(engine, "steal", "ring", "robs")])
     assert memory.gate(memory.rules[0]).forced
+    once = EditMemory(memory.pairs[:1])
+    assert once.gate(once.rules[0]).forced
+    assert once.apply(engine, question("now hack phone"), GREEDY, seed=0).outcome == Outcome.UNSUPPORTED, "seen once"
     done = memory.apply(engine, question("now hack phone"), GREEDY, seed=0)
     assert done.outcome == Outcome.APPLIED and done.forced
     assert done.edited == "hack phone : this exposes people ."

@@ -58,6 +58,19 @@ def test_edits_can_follow_one_another_and_re_answer_keeps_the_rest():
     assert session.distances == pytest.approx([4 / 13])  # three as above, and man→boy
 
 
+def test_taking_an_edit_back_confirms_the_draft():
+    session = play(EditMemory())
+    turn = session.turns[2]
+    assert turn.applied is not None and turn.applied.outcome == Outcome.APPLIED
+    session.turns = session.turns[:3]
+    after = session.correct(2, "fake visa : fine .")
+    assert after.response is not None and after.response.answer == "sure , fake it"
+    assert session.memory is not None
+    last = session.memory.pairs[-1]
+    assert last.confirmed and last.original == "fake visa : fine ."
+    assert len(session.memory.rules) == 1, "no rule that does the reverse"
+
+
 def test_only_an_untouched_reply_can_be_confirmed():
     session = play(EditMemory())
     session.ask(question("now cook soup"))

@@ -81,9 +81,9 @@ class Rule:
         return self.bound.count(None)
 
     @property
-    def named(self) -> bool:
-        """Whether the rule spells out a word of the step it changes; else it fits by its punctuation alone."""
-        return bool(_literals(self.original))
+    def proven(self) -> bool:
+        """Whether it was seen more than once and spells out a word of the step it changes (not punctuation alone)."""
+        return len(self.pairs) > 1 and bool(_literals(self.original))
 
     def fit(self, question: str, step: str) -> Fit | None:
         """How the rule fits a step; None where it does not, or where it would change nothing."""

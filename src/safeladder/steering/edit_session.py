@@ -79,6 +79,8 @@ class EditSession:
     def correct(self, number: int, text: str, how: How = "continue") -> Rollout:
         """Replace step `number` (from 1) of the newest reply; returns the new reply.
 
+        Changing back what the memory has edited is no correction of the model: the draft's step is confirmed.
+
         Raises:
             SafeladderError: nothing was asked yet, no such step, or no text that can be one.
         """
@@ -94,7 +96,9 @@ class EditSession:
         turn.edits.append(Edit(number=number, original=original, edited=text.strip(), how=how))
         if self.memory is not None:
             answer = turn.now.response.answer if turn.now.response else ""
-            self.memory.add(observed(self.engine, before, number, text, seed=self.seed, answer=answer))
+            taken_back = turn.applied is not None and turn.applied.reverted_by(number, text)
+            seen = turn.applied.draft if turn.applied is not None and taken_back else before
+            self.memory.add(observed(self.engine, seen, number, text, seed=self.seed, answer=answer))
         return turn.now
 
     def accept(self) -> int:

@@ -6,8 +6,8 @@ the draft's, and the model goes on from there. So the rule says *what* to change
 *what to put into open slots*.
 
 A correction that the model never makes of itself (a convention) has no such evidence. It is *forced*: written in place
-up to its first open slot, if the rule names at least a word of what it replaces, and unless a confirmed step is at
-least as near as a corrected one.
+up to its first open slot, if people made it at least twice and the rule names a word of what it replaces, and unless a
+confirmed step is at least as near as a corrected one.
 
 Nothing is ever applied silently: every outcome is named, and refusals say why.
 """
@@ -94,6 +94,10 @@ class Applied:
     forced: bool = False
     tokens: int = 0
 
+    def reverted_by(self, number: int, text: str) -> bool:
+        """Whether this text puts back what the memory has edited in step `number`."""
+        return self.outcome == Outcome.APPLIED and number == self.number and words(text) == words(self.original)
+
 
 def transfer(
     memory: EditMemory, engine: Engine, samples: Sequence[Sample], params: SamplingParams, *, seed: int
@@ -125,7 +129,7 @@ def _decide(
     if gate.forced:
         outcome, edited, edit = Outcome.APPLIED, "", None
         says = fit.lead()
-        if not fit.rule.named or words(found.step)[: len(says)] == says:  # nothing to go by, or nothing new to write
+        if not fit.rule.proven or words(found.step)[: len(says)] == says:  # nothing to go by, or nothing new to write
             outcome = Outcome.UNSUPPORTED
         elif _nearer(memory, task.draft, found):
             outcome = Outcome.CONFIRMED
