@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -184,6 +185,19 @@ def test_every_decision_is_heard_and_written(tmp_path):
     kept = [r["candidates"][r["chosen"]] for r in rows[:3]]
     assert "".join(c["text"] for c in kept) == result.text
     assert {c["text"]: c["values"]["safety"] for c in rows[1]["candidates"]} == {" bad.": 0.1, " good.": 0.9}
+
+
+def test_a_step_that_failed_is_not_taken_while_another_is_there():
+    engine = Script({"": [" good$", " meh$"]})
+    say = engine._say
+
+    def fails(step, params):
+        found = say(step, params)
+        return replace(found, stop_reason=StopReason.ERROR) if "good" in step else found
+
+    engine._say = fails
+    result = decoder(engine, SAFETY).generate(ask(), BUDGET, seed=0)
+    assert result.text == " meh" and result.completion.stop_reason is StopReason.EOS
 
 
 @pytest.mark.parametrize(

@@ -213,8 +213,7 @@ class GuidedDecoder:
     def _decide(self, replies: Sequence[_Reply], sampled: Sequence[list[NextStep]]) -> list[TrailStep]:
         """Keep a step of every reply, or go back."""
         config = self.config
-        steps = [[s for s in group if (r.said, s.token_ids) not in r.rejected] or group
-                 for r, group in zip(replies, sampled, strict=True)]  # fmt: skip
+        steps = [_open_steps(r, group) for r, group in zip(replies, sampled, strict=True)]
         judged = self._judge(replies, steps)
         hopeless = [i for i, found in enumerate(judged) if max(c.value for c in found) < config.floor]
         proposing = []
@@ -311,6 +310,12 @@ class GuidedDecoder:
                 )
             judged.append(found)
         return judged
+
+
+def _open_steps(reply: _Reply, steps: Sequence[NextStep]) -> list[NextStep]:
+    """What was not rejected before, nor failed; where that leaves nothing, everything."""
+    sound = [step for step in steps if step.reason is not StopReason.ERROR] or list(steps)
+    return [step for step in sound if (reply.said, step.token_ids) not in reply.rejected] or sound
 
 
 class _Reply:
