@@ -312,8 +312,8 @@ def transfer(engine: LocalEngine, world: World, family: Family, options: argpars
                 "correct": metric.to_json(),
                 "malformed": malformed,
                 "tokens": told.tokens,
-                "over_draft": over["draft"].to_json() if over["draft"] else None,
-                f"over_{best}": over[best].to_json() if over[best] else None,
+                "over_draft": _json(over["draft"]),
+                f"over_{best}": _json(over[best]),
             }
             lines.append(
                 f"    {name:8} {_share(metric)}  malformed {malformed:2}  tokens {told.tokens:5.0f}  "
@@ -356,7 +356,7 @@ def sessions(engine: LocalEngine, world: World, family: Family, options: argpars
         row[name] = {
             "risky": [sum(t) / len(t) for t in by_turn],
             "benign": [sum(d[turn] for d in distances) / PEOPLE for turn in range(1, TURNS, 2)],
-            "last_minus_first": fall.to_json() if fall else None,
+            "last_minus_first": _json(fall),
         }
         shown = ", ".join(f"{value:.3f}" for value in row[name]["risky"])
         kept = ", ".join(f"{value:.3f}" for value in row[name]["benign"])
@@ -379,10 +379,14 @@ def ways(engine: LocalEngine, world: World, family: Family, options: argparse.Na
         text = f"  {kind}: {len(wrong)} wrong of {options.items}, {len(edits)} with a step to correct"
         for name, replies in (("continue", on), ("re-answer", shut)):
             metric = rate([float(right(r)) for r in replies], bootstrap=BOOTSTRAP)
-            row[kind][name] = metric.to_json() if metric else None
+            row[kind][name] = _json(metric)
             text += f"; {name} {_share(metric)}"
         lines.append(text)
     return {**row, "lines": lines}
+
+
+def _json(found: Any) -> dict[str, Any] | None:
+    return None if found is None else found.to_json()
 
 
 def _share(metric: Any) -> str:
