@@ -604,6 +604,7 @@ def test_stop_ends_the_request_and_marks_the_reply(page: Any, fake: FakeServer, 
 
 REFUSALS = {
     400: ("The server refused this request.", "No such thing."),
+    403: ("The server refused this request.", "No such thing."),
     413: ("This is too large for the server.", "Remove an image"),
     429: ("The server has too much to do.", "Try again"),
     500: ("The server failed.", "No such thing."),
@@ -653,6 +654,10 @@ def test_a_key_is_asked_for_sent_and_forgotten_with_the_tab(opened: Callable[...
     page.wait_for_selector("#health[data-state=ready]")
     ask(page)
     settled(page, 3)
+    page.click("#open-key")
+    assert "forgotten when the tab closes" in page.inner_text("#key-why")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#notice")  # a key that is not wanted is not missed
     page.reload()
     page.wait_for_selector("#health[data-state=ready]")
     assert page.evaluate("JSON.stringify({...localStorage})").count("right") == 0
@@ -666,6 +671,7 @@ def test_a_key_is_asked_for_sent_and_forgotten_with_the_tab(opened: Callable[...
 def test_a_server_that_is_gone_is_said_and_found_again(opened: Callable[..., Any], fake: FakeServer):
     page = opened(clock=True)
     page.route("**/v1/**", lambda route: route.abort("connectionrefused"))
+    page.uncheck("[value=treble]")
     ask(page)
     assert "The server does not answer." in notice(page)
     assert page.inner_text("#health") == "not reachable"
@@ -673,6 +679,7 @@ def test_a_server_that_is_gone_is_said_and_found_again(opened: Callable[..., Any
     page.clock.run_for(6000)
     page.wait_for_selector("#health[data-state=ready]")
     assert page.is_hidden("#notice")
+    assert not page.is_checked("[value=treble]")  # what was chosen stays chosen
     page.click("#send")
     settled(page, 3)
 

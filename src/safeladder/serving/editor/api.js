@@ -15,7 +15,7 @@ export class Problem extends Error {
   }
 }
 
-const KINDS = { 401: "key", 403: "key", 408: "timeout", 413: "large", 429: "busy", 503: "busy", 504: "timeout" };
+const KINDS = { 401: "key", 408: "timeout", 413: "large", 429: "busy", 503: "busy", 504: "timeout" };
 const TYPES = { authentication_error: "key", rate_limit_error: "busy", timeout_error: "timeout", server_error: "server" };
 
 export class Server {

@@ -22,6 +22,13 @@ export function tell(node, text) {
   node.hidden = !text;
 }
 
+/** Opens a dialog that has said nothing yet. */
+export function openDialog(id) {
+  if ($(id).open) return;
+  $(id).returnValue = "";
+  $(id).showModal();
+}
+
 /** Arrow keys move the focus among the list's buttons of this selector. */
 export function arrows(list, selector) {
   list.addEventListener("keydown", (event) => {

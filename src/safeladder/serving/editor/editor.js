@@ -1,84 +1,27 @@
 // The editor page: state, and what the user's actions do to it.
 
-import { Problem, Server } from "./api.js";
-import { $, Announcer, arrows, el } from "./dom.js";
+import { Problem } from "./api.js";
+import { Connection } from "./connection.js";
+import { $, Announcer, arrows, el, openDialog } from "./dom.js";
 import { chosen, offer, restore, wireForm, written } from "./form.js";
 import { History, KEY as VERSIONS, storage } from "./history.js";
 import { clearNotice, complain, notice } from "./notices.js";
 import { addRung, addText, addTurn, incomplete, showDiff, showFacts, showState, showSteps, showVersion, title } from "./reply.js";
 
-const RECONNECT = 5000;
-const KEY = "safeladder.key";
 const THEME = "safeladder.theme";
 
-const [lasting, passing] = [storage("localStorage"), storage("sessionStorage")];
-const server = new Server();
+const lasting = storage("localStorage");
+const connection = new Connection(storage("sessionStorage"), (served) => {
+  offer(served);
+  if (current && !running) show(current);
+});
 const history = new History(lasting);
 const announcer = new Announcer($("live"));
 const drafts = new Map();
 /* Version id -> step number -> text that was not sent. */
-let models = [];
 let current = null;
 let running = null;
 /* The AbortController of the reply that is streaming. */
-
-// Server -----------------------------------------------------------------------------------------------------------
-
-async function connect({ quietly = false } = {}) {
-  try {
-    models = await server.models();
-  } catch (problem) {
-    health(problem.kind === "key" ? "key wanted" : "not reachable", "gone");
-    if (problem.kind === "key") askForKey(connect);
-    else {
-      if (!quietly) notice(problem.kind, { said: problem.message, again: connect });
-      setTimeout(() => connect({ quietly: true }), RECONNECT);
-    }
-    return;
-  }
-  if (["gone", "key"].includes($("notice").dataset.kind)) clearNotice();
-  health("ready", "ready");
-  const before = $("model").value;
-  $("model").replaceChildren(...models.map(({ id }) => el("option", { value: id }, id)));
-  if (models.some(({ id }) => id === before)) $("model").value = before;
-  $("model").disabled = models.length < 2;
-  offer(served());
-  if (current) show(current);
-}
-
-function health(text, state) {
-  $("health").textContent = text;
-  $("health").dataset.state = state;
-}
-
-function served() {
-  return (models.find(({ id }) => id === $("model").value) ?? models[0])?.safeladder;
-}
-
-function askForKey(then) {
-  $("key").value = server.key;
-  $("key-why").textContent = server.key
-    ? "The server does not take this key."
-    : "Sent to this server only, and forgotten when the tab closes.";
-  $("key-dialog").onclose = () => {
-    if ($("key-dialog").returnValue !== "use") {
-      notice("key", { again: () => askForKey(then) });
-      return;
-    }
-    server.key = $("key").value.trim();
-    passing.setItem(KEY, server.key);
-    clearNotice();
-    then();
-  };
-  openDialog("key-dialog");
-}
-
-/** Opens a dialog that has said nothing yet. */
-function openDialog(id) {
-  if ($(id).open) return;
-  $(id).returnValue = "";
-  $(id).showModal();
-}
 
 // Asking and editing -----------------------------------------------------------------------------------------------
 
@@ -96,7 +39,6 @@ function edit(parent, step, text, mode, remember) {
   }
   const options = chosen();
   if (!options || running || !ready()) return;
-  if (text === step.text.trim() && mode === "re-answer") remember = false;
   const { question, images } = parent;
   const version = create({
     kind: mode,
@@ -107,7 +49,8 @@ function edit(parent, step, text, mode, remember) {
     options: { ...options, steer: options.steer.filter((name) => name === "treble"), search: false, edits: false },
     edit: { step: step.step, before: step.text, text },
   });
-  const body = { messages: messagesOf(parent), reasoning: parent.reasoning, step: step.step, text, mode, remember };
+  const body = { messages: messagesOf(parent), reasoning: parent.reasoning, step: step.step, text, mode };
+  body.remember = remember && text !== step.text.trim(); // an edit that changes nothing teaches nothing
   const again = () => {
     show(parent);
     edit(parent, step, text, mode, remember);
@@ -116,8 +59,8 @@ function edit(parent, step, text, mode, remember) {
 }
 
 function ready() {
-  if (!models.length) complain("The server is not reachable yet.");
-  return models.length > 0;
+  if (!connection.models.length) complain("The server is not reachable yet.");
+  return connection.models.length > 0;
 }
 
 function create(fields) {
@@ -165,7 +108,7 @@ async function run(version, path, body, again) {
   if ($("work").getBoundingClientRect().top > innerHeight / 2) $("work").scrollIntoView();
   announcer.say("Waiting for the reply.");
   try {
-    version.usage = await server.stream(path, body, { signal: running.signal, onChoice: (choice) => take(version, choice) });
+    version.usage = await connection.server.stream(path, body, { signal: running.signal, onChoice: (choice) => take(version, choice) });
     if (!version.report) throw new Problem("cut");
     version.state = "done";
   } catch (problem) {
@@ -221,23 +164,20 @@ function failed(version, problem, before, again) {
     if (current === version) before && history.get(before.id) ? show(before) : showNothing();
   }
   if (problem.kind === "stopped") announcer.say("Stopped.");
-  else if (problem.kind === "key") askForKey(again);
+  else if (problem.kind === "key") connection.askForKey({ refused: true, then: again });
   else notice(problem.kind, { said: problem.message, retryAfter: problem.retryAfter, again });
-  if (problem.kind === "gone") {
-    health("not reachable", "gone");
-    setTimeout(() => connect({ quietly: true }), RECONNECT);
-  }
+  if (problem.kind === "gone") connection.lost();
 }
 
 /** Has the server split a version's reasoning and score the steps. */
 async function score(version) {
   if (missing(version)) return;
   // A version of an earlier server may name a model that this one does not have.
-  const model = models.some(({ id }) => id === version.model) ? version.model : $("model").value;
+  const model = connection.models.some(({ id }) => id === version.model) ? version.model : $("model").value;
   const body = { model, messages: messagesOf(version), reasoning: version.reasoning };
   if (version.state === "done" && version.answer) body.answer = version.answer;
   try {
-    const { steps, answer } = await server.steps(body);
+    const { steps, answer } = await connection.server.steps(body);
     version.steps = steps;
     version.answerScores = answer;
   } catch (problem) {
@@ -283,7 +223,7 @@ function handlersOf(version) {
   return {
     act: (step, text, mode, remember) => edit(version, step, text, mode, remember),
     may: uneditable(version),
-    remembers: Boolean(served()?.edits),
+    remembers: Boolean(connection.served?.edits),
   };
 }
 
@@ -412,8 +352,8 @@ function wire() {
   $("show-reply").addEventListener("click", () => view("reply"));
   $("show-diff").addEventListener("click", () => view("diff"));
   $("against").addEventListener("change", () => showDiff(current, history.get($("against").value)));
-  $("model").addEventListener("change", () => offer(served()));
-  $("open-key").addEventListener("click", () => askForKey(connect));
+  $("model").addEventListener("change", () => offer(connection.served));
+  $("open-key").addEventListener("click", () => connection.askForKey());
   $("open-help").addEventListener("click", () => openDialog("help-dialog"));
   $("clear").addEventListener("click", () => openDialog("clear-dialog"));
   $("clear-dialog").addEventListener("close", () => {
@@ -461,8 +401,7 @@ function wireTheme() {
 }
 
 wire();
-server.key = passing.getItem(KEY) ?? "";
 const newest = history.tree()[0]?.version;
 if (newest) show(newest);
 else showNothing();
-connect();
+connection.open();

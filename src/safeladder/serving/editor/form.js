@@ -9,8 +9,9 @@ const STEERING = { "value-guidance": "Value guidance", treble: "Treble direction
 let images = [];
 let allowed = 1;
 
-/** Shows what the server can do. */
+/** Shows what the server can do; what was chosen before stays chosen. */
 export function offer(served) {
+  const off = new Set([...$("steering").querySelectorAll("input:not(:checked)")].map((box) => box.value));
   allowed = served.images ? served.max_images : 0;
   $("drop").hidden = !served.images;
   $("tokens").placeholder = String(served.max_tokens);
@@ -19,7 +20,7 @@ export function offer(served) {
   $("memory-choice").hidden = !served.edits;
   $("steering").hidden = !served.steer.length;
   const boxes = served.steer.map((name) =>
-    el("label", {}, el("input", { type: "checkbox", value: name, checked: true }), STEERING[name] ?? name),
+    el("label", {}, el("input", { type: "checkbox", value: name, checked: !off.has(name) }), STEERING[name] ?? name),
   );
   $("steering").replaceChildren(el("legend", {}, "Steering"), ...boxes);
   fit(null);
