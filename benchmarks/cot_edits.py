@@ -138,9 +138,16 @@ FAMILIES = {
         analogous=("visual_describe", _any),
         alike=("video_order", _any),
     ),
+    "slips": Family(
+        corrected=("spatial", _any),
+        confirmed=("spatial", _any),
+        analogous=("spatial", _any),
+        alike=("count", _any),
+    ),
 }
 """Seen by corrections against measured: other signs, other categories (verbs, objects, consequences), wrappers around
-other categories, another question about other foundations, other names, another kind of question."""
+other categories, another question about other foundations, other names, another kind of question. Slips of perception
+are the control: each is its own, and correcting one should change nothing elsewhere."""
 
 
 def main() -> None:
