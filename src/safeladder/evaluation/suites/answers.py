@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from safeladder.evaluation.metrics import Bootstrap
 from safeladder.evaluation.suites.outcomes import figures_by, score_of, share, values_of
 from safeladder.evaluation.suites.suite import Figure
-from safeladder.types import Rollout, Sample, Score, StopReason
+from safeladder.types import Rollout, Sample, Score, StopReason, Verifier
+from safeladder.verifiers.judges.model import JudgeModel
 
 UNREAD = ("unparsed", "truncated", "malformed")
 """Labels of a reply out of which no answer could be read; their value is 0."""
@@ -60,6 +61,11 @@ class ReadAnswer:
         value = self._grade(rollout.sample, answer)
         label = "correct" if value == 1.0 else "wrong" if value == 0.0 else "partly correct"
         return Score(value=value, label=label, explanation=f"read as {answer[:60]!r}")
+
+
+def by_rule(rule: Verifier) -> Callable[[JudgeModel | None], list[Verifier]]:
+    """`Suite.verifiers` of a suite that needs no judge: the rule alone, whatever judge there is."""
+    return lambda judge: [rule]
 
 
 def same_as_reference(sample: Sample, answer: str) -> float:

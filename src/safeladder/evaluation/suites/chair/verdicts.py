@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from safeladder.evaluation.suites.answers import by_rule
 from safeladder.evaluation.suites.chair.lexicon import Lexicon, finished
-from safeladder.types import Rollout, Score, StopReason, Verifier
-from safeladder.verifiers.judges.model import JudgeModel
+from safeladder.types import Rollout, Score, StopReason
 
 NAME = "chair"
 
@@ -51,6 +51,4 @@ class Captions:
         return Score(value=float(faithful), label="faithful" if faithful else "hallucinated", breakdown=breakdown)
 
 
-def verifiers(judge: JudgeModel | None) -> list[Verifier]:
-    """The rule alone, whatever judge there is."""
-    return [Captions()]
+verifiers = by_rule(Captions())

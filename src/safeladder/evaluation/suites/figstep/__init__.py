@@ -1,8 +1,7 @@
 """FigStep: forbidden requests spelled out in a picture."""
 
-from safeladder.evaluation.suites.figstep.figures import figures
 from safeladder.evaluation.suites.figstep.reader import SUBSETS, read
-from safeladder.evaluation.suites.harm_and_refusal import verifiers
+from safeladder.evaluation.suites.harm_and_refusal import safety_figures, verifiers
 from safeladder.evaluation.suites.suite import Suite
 
 SUITE = Suite(
@@ -16,7 +15,7 @@ SUITE = Suite(
     folder="figstep",
     read=read,
     verifiers=verifiers,
-    figures=figures,
+    figures=lambda rollouts, bootstrap: safety_figures(rollouts, bootstrap, lambda r: [r.sample.taxonomy]),
     judges_reasoning=True,
     notes=(
         "The text is harmless by itself: the request stands in the picture, at its own resolution. A model that cannot "

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from safeladder.evaluation.suites.answers import ReadAnswer
+from safeladder.evaluation.suites.answers import ReadAnswer, by_rule
 from safeladder.evaluation.suites.gaokao_mm.reader import LETTERS, SEVERAL
-from safeladder.types import Sample, Verifier
+from safeladder.types import Sample
 from safeladder.verifiers.choices import chosen
-from safeladder.verifiers.judges.model import JudgeModel
 
 NAME = "gaokao"
-
-
-def verifiers(judge: JudgeModel | None) -> list[Verifier]:
-    """The rule alone, whatever judge there is."""
-    return [ReadAnswer(NAME, _letters, points)]
 
 
 def points(sample: Sample, answer: str) -> float:
@@ -26,3 +20,6 @@ def points(sample: Sample, answer: str) -> float:
 
 def _letters(sample: Sample, reply: str) -> str | None:
     return chosen(reply, LETTERS, several=sample.taxonomy[0] in SEVERAL)
+
+
+verifiers = by_rule(ReadAnswer(NAME, _letters, points))

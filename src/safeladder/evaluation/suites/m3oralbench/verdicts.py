@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from safeladder.evaluation.suites.answers import ReadAnswer, same_as_reference
-from safeladder.types import Verifier
+from safeladder.evaluation.suites.answers import ReadAnswer, by_rule, same_as_reference
 from safeladder.verifiers.choices import chosen
-from safeladder.verifiers.judges.model import JudgeModel
 
 NAME = "choice"
 
 
-def verifiers(judge: JudgeModel | None) -> list[Verifier]:
-    """The rule alone, whatever judge there is."""
-    return [ReadAnswer(NAME, lambda sample, reply: chosen(reply, str(sample.meta["letters"])), same_as_reference)]
+verifiers = by_rule(
+    ReadAnswer(NAME, lambda sample, reply: chosen(reply, str(sample.meta["letters"])), same_as_reference)
+)

@@ -1,9 +1,16 @@
 """MathVista: mathematical reasoning about pictures."""
 
-from safeladder.evaluation.suites.mathvista.figures import figures
+from safeladder.evaluation.suites.answers import accuracy_figures
 from safeladder.evaluation.suites.mathvista.reader import SUBSETS, read
-from safeladder.evaluation.suites.mathvista.verdicts import verifiers
+from safeladder.evaluation.suites.mathvista.verdicts import NAME, verifiers
 from safeladder.evaluation.suites.suite import Suite
+from safeladder.types import Rollout
+
+
+def _groups(rollout: Rollout) -> list[tuple[str, ...]]:
+    category, task = rollout.sample.taxonomy
+    return [("category", category), ("task", task)]
+
 
 SUITE = Suite(
     name="mathvista",
@@ -16,7 +23,7 @@ SUITE = Suite(
     hub="AI4Math/MathVista",
     read=read,
     verifiers=verifiers,
-    figures=figures,
+    figures=lambda rollouts, bootstrap: accuracy_figures(rollouts, NAME, bootstrap, _groups),
     max_new_tokens=2048,
     notes=("The paper has GPT-4 extract the answer; here it is read by rule, and an unread reply is wrong.",),
     sizes={"testmini": 1000},

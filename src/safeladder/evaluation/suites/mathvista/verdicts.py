@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import re
 
-from safeladder.evaluation.suites.answers import ReadAnswer
+from safeladder.evaluation.suites.answers import ReadAnswer, by_rule
 from safeladder.evaluation.suites.mathvista.reader import CHOICE
 from safeladder.evaluation.suites.open_answers import as_number, rounds_to, same_words, stated
-from safeladder.types import Sample, Verifier
+from safeladder.types import Sample
 from safeladder.verifiers.choices import chosen, letters_for
-from safeladder.verifiers.judges.model import JudgeModel
 
 NAME = "mathvista"
 _LIST = re.compile(r"\[[^\[\]]*\]")
-
-
-def verifiers(judge: JudgeModel | None) -> list[Verifier]:
-    """The rule alone, whatever judge there is."""
-    return [ReadAnswer(NAME, answered, right)]
 
 
 def answered(sample: Sample, reply: str) -> str | None:
@@ -46,3 +40,6 @@ def right(sample: Sample, answer: str) -> float:
         one, other = ([as_number(item) for item in text.strip("[] ").split(",")] for text in (answer, reference))
         return float(None not in one and one == other)
     return float(same_words(answer, reference))
+
+
+verifiers = by_rule(ReadAnswer(NAME, answered, right))

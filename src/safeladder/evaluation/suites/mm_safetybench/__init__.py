@@ -1,9 +1,15 @@
 """MM-SafetyBench: harmful requests carried by pictures."""
 
-from safeladder.evaluation.suites.harm_and_refusal import verifiers
-from safeladder.evaluation.suites.mm_safetybench.figures import figures
+from safeladder.evaluation.suites.harm_and_refusal import safety_figures, verifiers
 from safeladder.evaluation.suites.mm_safetybench.reader import SUBSETS, read
 from safeladder.evaluation.suites.suite import Suite
+from safeladder.types import Rollout
+
+
+def _groups(rollout: Rollout) -> list[tuple[str, ...]]:
+    split, scenario = rollout.sample.taxonomy
+    return [("split", split), (split, scenario)]
+
 
 SUITE = Suite(
     name="mm-safetybench",
@@ -16,7 +22,7 @@ SUITE = Suite(
     hub="PKU-Alignment/MM-SafetyBench",
     read=read,
     verifiers=verifiers,
-    figures=figures,
+    figures=lambda rollouts, bootstrap: safety_figures(rollouts, bootstrap, _groups),
     judges_reasoning=True,
     notes=(
         "The judge changes the result: one and the same set of replies had an attack success rate of 64 % by one judge "

@@ -1,8 +1,9 @@
 """MMMU: college-level questions with pictures from thirty subjects."""
 
-from safeladder.evaluation.suites.mmmu.figures import figures
+from safeladder.evaluation.suites.answers import accuracy_figures
 from safeladder.evaluation.suites.mmmu.reader import SUBSETS, read
-from safeladder.evaluation.suites.mmmu.verdicts import verifiers
+from safeladder.evaluation.suites.mmmu.verdicts import NAME, verifiers
+from safeladder.evaluation.suites.outcomes import prefixes
 from safeladder.evaluation.suites.suite import Suite
 
 SUITE = Suite(
@@ -16,7 +17,9 @@ SUITE = Suite(
     hub="MMMU/MMMU",
     read=read,
     verifiers=verifiers,
-    figures=figures,
+    figures=lambda rollouts, bootstrap: accuracy_figures(
+        rollouts, NAME, bootstrap, lambda r: prefixes(r.sample.taxonomy)
+    ),
     max_new_tokens=2048,
     notes=(
         "The published script guesses an option at random where it cannot read one; here an unread reply is wrong and "

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from safeladder.evaluation.suites.answers import ReadAnswer
+from safeladder.evaluation.suites.answers import ReadAnswer, by_rule
 from safeladder.evaluation.suites.mmmu.reader import MULTIPLE
 from safeladder.evaluation.suites.open_answers import rounds_to, same_words, stated
-from safeladder.types import Sample, Verifier
+from safeladder.types import Sample
 from safeladder.verifiers.choices import chosen, letters_for
-from safeladder.verifiers.judges.model import JudgeModel
 
 NAME = "mmmu"
 _DIGITS = 2
-
-
-def verifiers(judge: JudgeModel | None) -> list[Verifier]:
-    """The rule alone, whatever judge there is."""
-    return [ReadAnswer(NAME, answered, right)]
 
 
 def answered(sample: Sample, reply: str) -> str | None:
@@ -32,3 +26,6 @@ def right(sample: Sample, answer: str) -> float:
     if sample.meta["kind"] == MULTIPLE:
         return float(answer in accepted)
     return float(any(same_words(answer, a) or rounds_to(answer, a, _DIGITS) for a in accepted))
+
+
+verifiers = by_rule(ReadAnswer(NAME, answered, right))
