@@ -108,7 +108,8 @@ def test_a_dialogue_holds_the_wrong_reply_the_objection_and_the_right_one():
         "now hack it",
     ]
     assert told.images == ("a.png",) and told.question == "now hack it"
-    assert told.id != picture.id, "an engine remembers prompts by id"
+    twice = dialogue(picture, [objection] * 2)
+    assert len({picture.id, told.id, twice.id}) == 3, "an engine remembers prompts by id"
 
 
 def test_corrections_are_shown_in_context_the_nearest_last_and_confirmations_not():

@@ -6,6 +6,7 @@ conversation in which a person objected to a reply goes on with the next questio
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -41,7 +42,7 @@ def in_context(sample: Sample, pairs: Sequence[EditPair], *, most: int = 4) -> S
     for pair in reversed(nearest):
         reasoning = f"{pair.context}{pair.edited}".strip()
         turns += [_message("user", pair.question), _reply(Response(reasoning=reasoning, answer=pair.answer))]
-    return replace(sample, id=f"{sample.id}+shown", messages=(*turns, *sample.messages))
+    return _after(turns, sample)
 
 
 def dialogue(sample: Sample, objections: Sequence[Objection], *, told: str = TOLD) -> Sample:
@@ -59,7 +60,14 @@ def dialogue(sample: Sample, objections: Sequence[Objection], *, told: str = TOL
             _message("user", said),
             _message("assistant", one.right.text),
         ]
-    return replace(sample, id=f"{sample.id}+told", messages=(*turns, *sample.messages))
+    return _after(turns, sample)
+
+
+def _after(turns: Sequence[Message], sample: Sample) -> Sample:
+    """The sample behind earlier turns. Engines remember prompts by id, so the id tells which turns they were."""
+    said = "\x1f".join(turn.text for turn in turns)
+    digest = hashlib.blake2b(said.encode(), digest_size=6).hexdigest()
+    return replace(sample, id=f"{sample.id}+{digest}", messages=(*turns, *sample.messages))
 
 
 def _message(role: Role, text: str) -> Message:
