@@ -19,6 +19,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -77,9 +78,8 @@ def main() -> int:
     checkpoint = (options.run / "checkpoints" / options.rung).resolve()
     questions = prompts(options.seed, options.streams)
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(ours(checkpoint))]
-        if not options.no_peer:
-            servers.append(stack.enter_context(peer(checkpoint)))
+        servers = [] if options.no_peer else [stack.enter_context(peer(checkpoint))]
+        servers.insert(0, stack.enter_context(ours(checkpoint)))
         turns = asyncio.run(measure(servers, questions, options))
     figures = summary(checkpoint, servers, turns, options)
     print(table(figures))
@@ -118,8 +118,9 @@ def peer(checkpoint: Path) -> Iterator[Served]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["-m", "transformers.cli.transformers", "serve", str(checkpoint), "--device", "cpu", "--port", str(port)]
-    with started(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    script = str(Path(__file__).with_name("serve_transformers.py"))
+    words = [script, "serve", str(checkpoint), "--device", "cpu", "--port", str(port)]
+    with tempfile.TemporaryFile() as said, started(words, stdout=said, stderr=said) as process:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 300
         while True:
@@ -127,9 +128,15 @@ def peer(checkpoint: Path) -> Iterator[Served]:
                 if httpx.get(f"{url}/health").status_code == 200:
                     break
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("transformers serve did not start")
+                said.seek(0)
+                raise SystemExit(f"transformers serve did not start: {said.read()[-2000:].decode()}")
             time.sleep(0.5)
-        yield Served("transformers serve", url, str(checkpoint), psutil.Process(process.pid))
+        try:
+            yield Served("transformers serve", url, str(checkpoint), psutil.Process(process.pid))
+        except SystemExit:
+            said.seek(0)
+            print(said.read()[-3000:].decode(), file=sys.stderr)
+            raise
 
 
 @contextlib.contextmanager
