@@ -238,7 +238,8 @@ def summary(
         )
     rates = {(row["server"], row["streams"]): row["tokens_per_second"] for row in rows}
     figures: dict[str, Any] = {
-        "checkpoint": str(checkpoint),
+        "run": options.run.name,
+        "rung": options.rung,
         "seed": options.seed,
         "rounds": options.rounds,
         "load": os.getloadavg()[0],
