@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -99,7 +100,7 @@ def test_samples_after_going_back_are_fresh():
 
 
 PROPOSING = {"": ["<think> hm."], "<think> hm.": [" bad."], "<think> hm. bad.": ["</think> harm$"]}
-TEXTS = {"completions": {"en": ("sorry",), "*": ("pardon",)}}
+TEXTS: dict[str, Any] = {"completions": {"en": ("sorry",), "*": ("pardon",)}}
 
 
 def test_proposals_enter_only_after_the_allowed_way_back():

@@ -189,7 +189,7 @@ def test_the_same_seed_trains_the_same_heads():
     a, b, c = (train_heads(synthetic(), ("safety", "value"), seed=s, epochs=2) for s in (0, 0, 1))
     same = [torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)]
     assert all(same)
-    assert not torch.equal(a.router[0].weight, c.router[0].weight)
+    assert not torch.equal(a.state_dict()["router.0.weight"], c.state_dict()["router.0.weight"])
 
 
 def test_auc_counts_outcomes_and_halves_ties():
