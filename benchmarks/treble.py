@@ -4,8 +4,7 @@
 
 From the run's base two models are trained on the same number of presence questions: "prior", in whose scenes partners
 occur together 97 times out of a hundred, and "control", in whose scenes a partner is there as often as not. Directions
-come from scenes of the training split, their strengths from one half of the held-out scenes, the figures from the
-other.
+come from scenes of the training split, their scale from held-out scenes that the figures are not from.
 POPE protocol (arXiv 2305.10355): as many questions about present as about absent objects; hallucination error is the
 share of absent objects that are not denied. A reply that says neither yes nor no counts as wrong.
 """
@@ -13,7 +12,6 @@ share of absent objects that are not denied. A reply that says neither yes nor n
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import tempfile
 import time
@@ -165,22 +163,31 @@ def under(engine: LocalEngine, directions: Directions | None, sets: dict[str, li
         return Result(engine, sets)
 
 
-def chosen(engine: LocalEngine, found: dict[str, Directions], sets: dict[str, list[Sample]]) -> tuple[str, Directions]:
-    """The scale and estimator of the lowest hallucination error whose accuracy is no lower, on validation scenes."""
+GRID = {
+    "treble": [
+        {"NV": 0.9, "NT": text, "NVT": cross}
+        for text in (0.0, 0.9, 1.8, 3.6, 5.4)
+        for cross in (0.0, 0.9, 1.8, 2.7, 3.6)
+    ],
+    "vti": [{"vision": 0.9, "text": text} for text in (0.9, 1.8, 3.6, 5.4, 7.2)],
+}
+"""Strengths that are tried, at the published scale of 0.1; the published strength is 0.9 for all."""
+
+
+def chosen(
+    engine: LocalEngine, directions: Directions, grid: list[dict[str, float]], sets: dict[str, list[Sample]]
+) -> tuple[str, Directions]:
+    """The strengths of the lowest hallucination error whose accuracy is no lower than without directions."""
     plain = Result(engine, sets)
-    best: tuple[float, float, str, Directions] | None = None
-    for (name, directions), scale in itertools.product(found.items(), SCALES):
-        candidate = directions.with_strength(0.9, scale=scale)
-        result = under(engine, candidate, sets)
-        print(f"  validation {name} {scale:g}: hallucination {result.hallucination():.3f}, "
-              f"accuracy {result.accuracy():.3f}", file=sys.stderr, flush=True)  # fmt: skip
-        key = (result.hallucination(), -result.accuracy())
-        if result.accuracy() >= plain.accuracy() and (best is None or key < best[:2]):
-            best = (*key, f"{name}, scale {scale:g}", candidate)
-    return ("none", directions.with_strength(0.0)) if best is None else best[2:]
-
-
-SCALES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.2)
+    found = [(plain.hallucination(), -plain.accuracy(), dict.fromkeys(grid[0], 0.0))]
+    for strengths in grid:
+        result = under(engine, directions.with_strength(strengths), sets)
+        found.append((result.hallucination(), -result.accuracy(), strengths))
+    for error, accuracy, strengths in found:
+        print(f"  validation {strengths}: {error:.3f}, {-accuracy:.3f}", file=sys.stderr, flush=True)
+    kept = [row for row in found if -row[1] >= plain.accuracy()]
+    best = min(kept, key=lambda row: row[:2])[2]
+    return ", ".join(f"{name} {value:g}" for name, value in best.items()), directions.with_strength(best)
 
 
 def line(name: str, result: Result, before: Result) -> str:
@@ -198,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of a climb")
     parser.add_argument("--seed", type=int, default=0, help="of training and scenes (default: 0)")
-    parser.add_argument("--scenes", type=int, default=200, help="held-out scenes a half (default: 200)")
+    parser.add_argument("--scenes", type=int, default=150, help="held-out scenes to test on (default: 150)")
     parser.add_argument("--keep", type=Path, help="keep the two trained models there, or read them")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -206,17 +213,14 @@ def main() -> None:
     engine = engines["prior"]
     statistics = presence.statistics_of(scenes("prior", options.seed))
     validation, test = (
-        {
-            p: presence.pope_items(p, options.scenes, statistics, seed=options.seed, start=start)
-            for p in presence.PROTOCOLS
-        }
-        for start in (0, options.scenes)
+        {p: presence.pope_items(p, n, statistics, seed=options.seed, start=start) for p in presence.PROTOCOLS}
+        for n, start in ((100, options.scenes), (options.scenes, 0))
     )
     demos = demonstrations("world", 50, options.seed)
     began = time.process_time()
     found = {
-        "treble": {m: treble(engine.policy, demos, Settings(method=m)) for m in ("pca", "mean")},
-        "vti": {m: vti(engine.policy, demos, Settings(method=m, perturbation="masked")) for m in ("pca", "mean")},
+        "treble": treble(engine.policy, demos, Settings(trials=10, seed=options.seed)),
+        "vti": vti(engine.policy, demos, Settings(trials=10, seed=options.seed, perturbation="masked")),
     }
     print(f"directions: {time.process_time() - began:.0f} s of CPU", file=sys.stderr, flush=True)
     plain = Result(engine, test)
@@ -227,8 +231,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     print(line("control", Result(engines["control"], test), plain))
     print(line("prior", plain, plain))
-    for method, by_estimator in found.items():
-        label, best = chosen(engine, by_estimator, validation)
+    treated = found["treble"]
+    for method, directions in found.items():
+        label, best = chosen(engine, directions, GRID[method], validation)
         print(line(f"prior + {method} ({label})", under(engine, best, test), plain), flush=True)
         names = [d.name for d in best.items]
         for name in names if method == "treble" else ():
@@ -241,7 +246,7 @@ def main() -> None:
     print(line(f"prior, {label}", result, plain))
     print("\nDirect effects on the probability of naming the absent partner\n")
     print("| model | Y | NDE_V | NDE_T | NDE_VT | NIE | TE | n |\n|---|---|---|---|---|---|---|---|")
-    rows = contrasts("world", 2 * options.scenes, options.seed)
+    rows = contrasts("world", options.scenes, options.seed)
     effects = {name: measure(e, rows) for name, e in engines.items()}
     with steered(engine, treated):
         effects["prior + treble"] = measure(engine, rows)

@@ -171,16 +171,17 @@ def test_something_is_always_left_to_see():
 def test_G09_places_and_layers_are_not_mixed():
     """Differences that are constant a layer: a place's direction has that layer's constant, nothing of the other."""
     n, places = 4, (2, 3)
-    scale = torch.arange(1.0, n + 1)
+    scale = torch.tensor([1.0, 2.0, 3.0, 5.0])
     layer_value = torch.tensor([1.0, 100.0])
     differences = scale.view(n, 1, 1, 1, 1) * layer_value.view(1, 2, 1, 1, 1).expand(n, 2, *places, 5)
     found = place_components(differences)
     assert found.shape == (2, *places, 5)
-    # mean: 2.5 times the layer's value; component: (1, …, 100, …) / √(5·1² + 5·100²), the largest score positive.
+    # mean: 11/4 times the layer's value; component: (1, …, 100, …) / √(5·1² + 5·100²). The scores go with -1.75, -0.75,
+    # 0.25 and 2.25: the largest is positive.
     unit = layer_value / math.sqrt(5 * (1 + 100**2))
     for layer in range(2):
-        expected = 2.5 * layer_value[layer] + unit[layer] * torch.ones(())
-        assert found[layer].flatten().tolist() == pytest.approx([float(expected)] * 30, rel=1e-4)
+        expected = float(2.75 * layer_value[layer] + unit[layer])
+        assert found[layer].flatten().tolist() == pytest.approx([expected] * 30, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", SIGHTED)
