@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from safeladder.serving import api
+from safeladder.serving.steered import Host
 from safeladder.steering.editing import Prefill, extended, frozen, tokenizer_of
 from safeladder.steering.steps import split_steps
 from safeladder.steering.values import ValueModel
@@ -72,6 +73,15 @@ def score_steps(
         ],
         answer=whole,
     )
+
+
+def scored(host: Host, scorers: Scorers, sample: Sample | None, reasoning: str, answer: str | None) -> api.StepsReply:
+    """`score_steps` on a served model; nothing is remembered of the request."""
+    try:
+        return score_steps(scorers, host.engine, sample, reasoning, answer)
+    finally:
+        if scorers.values:
+            host.forget_guided()
 
 
 _Piece = tuple[tuple[int, ...], tuple[int, ...]] | str

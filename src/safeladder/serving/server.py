@@ -27,7 +27,7 @@ from safeladder.serving.limits import Limits, SameOrigin
 from safeladder.serving.plans import Plan, plan_chat, plan_edit, plan_steps
 from safeladder.serving.records import LEFT, Counted, Record, Recorder
 from safeladder.serving.replies import DONE, Relay, Replies, error_event
-from safeladder.serving.scoring import Scorers, score_steps
+from safeladder.serving.scoring import Scorers, scored
 from safeladder.serving.searched import Unavailable
 from safeladder.serving.steered import Host
 from safeladder.steering.edit_rules import EditPair
@@ -299,7 +299,7 @@ def create_app(
                 # Value models share the engines of guided decoding, which take one call at a time.
                 pool = host.guided_pool if scorers.values else preparing
                 return await asyncio.get_running_loop().run_in_executor(
-                    pool, score_steps, scorers, host.engine, sample, body.reasoning, body.answer
+                    pool, scored, host, scorers, sample, body.reasoning, body.answer
                 )
 
     def memory() -> Any:

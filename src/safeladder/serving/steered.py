@@ -159,6 +159,12 @@ class Host:
             found = self._texts[id] = str(self.tokenizer.decode([id], skip_special_tokens=False))
         return found
 
+    def forget_guided(self) -> None:
+        """Drop what guided decoding remembers of prompts; on the guided pool only."""
+        for decoder in self.guidance.values():
+            if isinstance(decoder.engine, LocalEngine):
+                decoder.engine.forget()
+
     def close(self, grace: float) -> None:
         """Let what runs go on for up to `grace` seconds, then cancel it."""
         self.engine.close(grace)
@@ -238,8 +244,7 @@ class Host:
             with looking:
                 result = decoder.generate(job.sample, job.params, seed=job.seed, on_step=on_step)
         finally:
-            if isinstance(decoder.engine, LocalEngine):
-                decoder.engine.forget()
+            self.forget_guided()
         cost, last = result.cost, result.trail[-1]
         return replace(
             _completed(result.completion),
