@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from safeladder.ladder.searching import WorldPages
+from safeladder.search.server import listen, run
+from safeladder.search.service import Limits, create_app
 from safeladder.types import Sample
 from safeladder.world import World, WorldConfig
 
@@ -45,6 +48,15 @@ def served(model: Path, *options: str) -> Iterator[str]:
             yield found[0]
         finally:
             process.terminate()
+
+
+@contextlib.contextmanager
+def searchable(world: World) -> Iterator[str]:
+    """The address of a search server of the world's held-out pages, whose results look as they did in training."""
+    app = create_app(WorldPages(world, "heldout"), limits=Limits())
+    with listen("127.0.0.1", 0, protected=False) as at:
+        threading.Thread(target=run, args=(app, at), daemon=True).start()
+        yield f"http://127.0.0.1:{at.getsockname()[1]}"
 
 
 def save(page: Any, name: str) -> None:
@@ -115,14 +127,11 @@ def main() -> None:
             page.evaluate("document.getElementById('work').scrollIntoView()")
             save(page, "editor-narrow")
 
-        pages = Path(scratch, "pages.jsonl")
-        pages.write_text("".join(json.dumps(p) + "\n" for p in world.pages("heldout")), encoding="utf-8")
-        index = ["search", "index", str(pages), "--out", f"{scratch}/index"]
-        subprocess.run([sys.executable, "-m", "safeladder", *index], check=True)
-        with served(checkpoints / "search-rl", "--search", f"{scratch}/index") as url:
+        with searchable(world) as pages, served(checkpoints / "search-rl", "--search", pages) as url:
             page = visit(url)
             page.check("#search")
             ask(page, world.item("search_two_hop", "heldout", 0))
+            page.locator("#source-list").scroll_into_view_if_needed()
             save(page, "editor-search")
 
         if options.guided:

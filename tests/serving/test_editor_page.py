@@ -206,6 +206,22 @@ def test_a_verdict_counts_more_than_the_middle_of_the_scale(page: Any, fake: Fak
     ]
 
 
+def test_reasons_of_missing_scores_are_told_once(page: Any):
+    told = page.evaluate(
+        "async (rows) => (await import('/editor/steps.js')).unscoredReasons(rows)",
+        [
+            {"safety": {"value": None, "label": "only 44% known"}, "refusal": {"value": 0.5, "label": "answer"}},
+            {
+                "safety": {"value": None, "label": "only 38% known"},
+                "refusal": {"value": None, "label": "only 9% known"},
+            },
+            {"safety": {"value": None, "label": "no words"}},
+            None,
+        ],
+    )
+    assert told == ["safety, refusal unscored: only 44% known.", "safety unscored: no words."]
+
+
 def test_images_can_be_pasted_dropped_and_removed_and_are_limited(page: Any, fake: FakeServer):
     send = """([kind, data]) => {
       const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));

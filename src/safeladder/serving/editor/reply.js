@@ -125,7 +125,7 @@ export function showSteps(version, drafts, handlers) {
   $("step-tools").hidden = known || version.state === "running" || !version.reasoning;
   $("answer-scores").replaceChildren(...[scoreRow(known ? version.answerScores : null, version.trail[0]?.weights)].filter(Boolean));
   const rows = known ? [...version.steps.map(({ scores }) => scores), version.answerScores] : [];
-  tell($("unscored"), unscoredReasons(rows).join(" "));
+  tell($("unscored"), unscoredReasons(rows).join("\n"));
   if (version.state !== "running") showState(version);
 }
 

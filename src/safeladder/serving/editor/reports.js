@@ -35,7 +35,7 @@ export function verdictOf({ verdict, confidence }) {
 /** One decision of guidance as a table: candidates, a column for every value model, the total. */
 export function trailTable(rung) {
   const names = Object.keys(rung.weights);
-  const head = ["Candidate", ...names.map((name) => `${name} × ${rung.weights[name].toFixed(2)}`), "Value", "Total"];
+  const head = ["Candidate", ...names.map((name) => `${name} ×\u00a0${rung.weights[name].toFixed(2)}`), "Value", "Total"];
   const row = (candidate) =>
     el(
       "tr",

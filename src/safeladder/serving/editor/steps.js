@@ -35,10 +35,20 @@ function score(name, { value, label }, weight = 1) {
   );
 }
 
-/** Why scores are missing, each reason once: "safety unscored: …". */
+/**
+ * Why scores are missing, a line each: "safety, value unscored: …". Reasons that differ in a number only are told once,
+ * by the first; each score's own reason is its title.
+ */
 export function unscoredReasons(rows) {
-  const entries = rows.flatMap((scores) => Object.entries(scores ?? {})).filter(([, { value, label }]) => value === null && label);
-  return [...new Set(entries.map(([name, { label }]) => `${name.replaceAll("-", " ")} unscored: ${label}.`))];
+  const found = new Map();
+  for (const [name, { value, label }] of rows.flatMap((scores) => Object.entries(scores ?? {}))) {
+    if (value !== null || !label) continue;
+    const kind = label.replace(/\d+/g, "#");
+    const entry = found.get(kind) ?? { label, names: new Set() };
+    found.set(kind, entry);
+    entry.names.add(name.replaceAll("-", " "));
+  }
+  return [...found.values()].map(({ label, names }) => `${[...names].join(", ")} unscored: ${label}.`);
 }
 
 /**
