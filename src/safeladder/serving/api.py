@@ -77,7 +77,7 @@ class TextPart(Strict):
 class ImageUrl(Strict):
     """An image, inline: ``data:image/png;base64,...``. Addresses are never fetched."""
 
-    url: str
+    url: str = Field(json_schema_extra={"pattern": "^data:image/[a-z]+;base64,"})
     detail: Literal["auto"] | None = None
 
 

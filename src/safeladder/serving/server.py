@@ -172,7 +172,6 @@ def create_app(
         SafeladderError: FastAPI is not installed.
     """
     fastapi = import_extra("fastapi", "serve")
-    import_extra("fastapi.responses", "serve")
     limits, scorers = limits or Limits(), scorers or Scorers()
     desk, preparing = Desk(limits), ThreadPoolExecutor(4, thread_name_prefix="prepare")
     recorder = Recorder(host, desk, audit, with_text=audit_prompts)
@@ -248,7 +247,7 @@ def create_app(
         200: {
             "model": api.Completion,
             "description": "The reply; with `stream` the events of `Chunk`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": {"description": "Events; the data of each is a `Chunk`."}}},
         }
     }
 
@@ -366,7 +365,7 @@ def create_app(
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _exact(generated())
+            app.openapi_schema = _exact(generated(), host.name)
         return app.openapi_schema
 
     generated, app.openapi = app.openapi, describe
@@ -389,11 +388,13 @@ def create_app(
     return app
 
 
-def _exact(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without FastAPI's own 422, which is never sent."""
-    for path in schema["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
+def _exact(schema: dict[str, Any], model: str) -> dict[str, Any]:
+    """The schema with the one model there is, and without FastAPI's own 422, which is never sent."""
+    schemas = schema["components"]["schemas"]
+    for operation in (o for path in schema["paths"].values() for o in path.values()):
+        operation["responses"].pop("422", None)
     for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
+        schemas.pop(name, None)
+    for name in ("ChatRequest", "EditRequest", "StepsRequest"):
+        schemas[name]["properties"]["model"] = {"type": "string", "enum": [model]}
     return schema
