@@ -290,4 +290,3 @@ def steered(
     finally:
         engine.edit = before
         engine.forget()
-
