@@ -23,7 +23,9 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from safeladder.config import SearchRung, load_recipe
 from safeladder.ladder.searching import WorldPages
+from safeladder.search.retriever import Hit
 from safeladder.search.server import listen, run
 from safeladder.search.service import Limits, create_app
 from safeladder.types import Sample
@@ -50,10 +52,23 @@ def served(model: Path, *options: str) -> Iterator[str]:
             process.terminate()
 
 
+class AsTrained(WorldPages):
+    """The world's pages, with no more results than the policy saw in training."""
+
+    def __init__(self, world: World, most: int) -> None:
+        super().__init__(world, "heldout")
+        self.most = most
+
+    def search(self, query: str, k: int) -> list[Hit]:
+        return super().search(query, min(k, self.most))
+
+
 @contextlib.contextmanager
-def searchable(world: World) -> Iterator[str]:
+def searchable(world: World, recipe: Path) -> Iterator[str]:
     """The address of a search server of the world's held-out pages, whose results look as they did in training."""
-    app = create_app(WorldPages(world, "heldout"), limits=Limits())
+    rung = load_recipe(str(recipe)).rungs["search-rl"]
+    assert isinstance(rung, SearchRung)
+    app = create_app(AsTrained(world, rung.top_k), limits=Limits())
     with listen("127.0.0.1", 0, protected=False) as at:
         threading.Thread(target=run, args=(app, at), daemon=True).start()
         yield f"http://127.0.0.1:{at.getsockname()[1]}"
@@ -127,7 +142,10 @@ def main() -> None:
             page.evaluate("document.getElementById('work').scrollIntoView()")
             save(page, "editor-narrow")
 
-        with searchable(world) as pages, served(checkpoints / "search-rl", "--search", pages) as url:
+        with (
+            searchable(world, options.run / "recipe.yaml") as pages,
+            served(checkpoints / "search-rl", "--search", pages) as url,
+        ):
             page = visit(url)
             page.check("#search")
             ask(page, world.item("search_two_hop", "heldout", 0))
