@@ -180,7 +180,8 @@ def test_an_edit_with_a_state_sees_its_own_request_only():
         first, second = asked(engine, 2)
         a = engine.submit(first, SamplingParams(max_new_tokens=4, n=2), seed=0, edit=noting("a"))
         b = engine.submit(second, SamplingParams(max_new_tokens=3), seed=0, edit=noting("b"))
-        a.result(60), b.result(60)
+        for ticket in (a, b):
+            ticket.result(60)
     assert [rows for rows, _ in seen["a"]] == [1, 2, 2, 2] and seen["a"][0][1] >= len(first.prompt_ids)
     assert [rows for rows, _ in seen["b"]] == [1, 1, 1] and seen["b"][0][1] >= len(second.prompt_ids)
     assert {size for calls in seen.values() for _, size in calls[1:]} == {1}
@@ -190,6 +191,7 @@ def test_an_edit_with_a_state_sees_its_own_request_only():
 def test_the_vision_tower_is_steered_for_one_request_only(frozen):
     learner = policy("qwen2_5_vl").requires_grad_(not frozen)
     tower = learner.family.vision_module(learner.model)
+    assert tower is not None
 
     @contextmanager
     def brighter() -> Iterator[None]:

@@ -138,7 +138,8 @@ class RunningBatch:
         chosen, values = tokens.tolist(), logp.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
         beside = _likeliest(logp, [p.top_logprobs for p in params])
         self._add(generated_tokens=len(rows))
-        return [self._take(row, *found) for row, *found in zip(rows, chosen, values, beside, strict=True)]
+        found = zip(rows, chosen, values, beside, strict=True)
+        return [self._take(row, token, logprob, top) for row, token, logprob, top in found]
 
     def _take(self, row: Row, token: int, logprob: float, top: tuple[tuple[int, float], ...]) -> bool:
         """Note a sampled token; whether the row goes on."""
