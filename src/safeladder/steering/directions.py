@@ -269,7 +269,8 @@ class Edit:
         tokens: Tokens = "all",
         schedule: Schedule | None = None,
     ) -> None:
-        self.rows, self.mask, self.tokens, self.schedule = rows, mask, tokens, schedule
+        self.rows, self.mask, self.schedule = rows, mask, schedule
+        self.tokens: Tokens = tokens
         self._clock = Clock()
         self._steps: dict[int, list[tuple[Direction, Tensor]]] = {}
         for item in directions:

@@ -101,7 +101,9 @@ class DirectionEstimator:
         position: Position = "last",
         layers: Sequence[int] | None = None,
     ) -> None:
-        self.policy, self.method, self.position, self.layers = policy, method, position, layers
+        self.policy, self.layers = policy, layers
+        self.method: Method = method
+        self.position: Position = position
 
     def states(self, reading: Reading) -> Tensor:
         """[layers, width] at the position."""
