@@ -63,6 +63,7 @@ def lines(audit: Path) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_no_finished_line_is_lost(checkpoint, tmp_path):
     audit, finished = tmp_path / "audit.jsonl", list[str]()
     gone = threading.Event()
