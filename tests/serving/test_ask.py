@@ -14,6 +14,7 @@ from rollout.tiny_policies import policy
 from safeladder.models.load import save_checkpoint
 from safeladder.search.index import build_index
 from safeladder.search.retriever import Document, Hit, MemoryRetriever, RetrievalFault
+from safeladder.search.settings import SearchSettings
 from safeladder.serving.ask import add_parser, ask, run, verdict
 from safeladder.types import SafeladderError
 from search.engines import Speaker, plain
@@ -36,7 +37,9 @@ def asked(*turns: str, retriever=None, question: str = "who ?", **options) -> tu
     engine = Speaker(tokenizer, {"ask": [plain(tokenizer, turn) for turn in turns]})
     out = io.StringIO()
     console = Console(file=out, width=100, highlight=False)
-    code = ask(engine, tokenizer, retriever or MemoryRetriever(PAGES), question, console, **options)
+    named = {"k": "top_k", "turns": "max_turns", "first_sentences": "first_sentences"}
+    settings = SearchSettings(**{named[name]: options.pop(name) for name in tuple(options) if name in named})
+    code = ask(engine, tokenizer, retriever or MemoryRetriever(PAGES), question, console, settings=settings, **options)
     return code, out.getvalue()
 
 
@@ -150,3 +153,10 @@ def test_from_a_checkpoint_and_an_index_on_disk(tmp_path, capsys):
     given.index = str(tmp_path / "nowhere")
     with pytest.raises(SafeladderError, match="nowhere"):
         run(given)
+
+
+def test_a_search_shows_what_the_checkpoint_learned_on():
+    pages = [Document(id="7", title="Acme", text="a firm . founded by Jo Ray .")]
+    whole = asked(SEARCH, answer(3), retriever=MemoryRetriever(pages))[1]
+    first = asked(SEARCH, answer(3), retriever=MemoryRetriever(pages), first_sentences=True)[1]
+    assert "founded by" in whole and "founded by" not in first and "a firm ." in first

@@ -159,6 +159,8 @@ class Climb:
             self._train_in(self.policy.compute_dtype)
         if self.parallel.is_main and not trained:
             save_checkpoint(self.policy.model, self.policy.processor, checkpoint)
+            if isinstance(rung, SearchRung):
+                searching.settings_of(rung).save(checkpoint)
             write_json(cost_file, asdict(cost))
             if start_from is None:
                 cache.store(self.recipe, checkpoint, cost)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 from safeladder.config import SEARCH_LABEL, ColdStart, SearchRung
 from safeladder.models.policy import Policy
 from safeladder.rollout.conduct import Conduct
 from safeladder.search.environment import SearchEnvironment, play
-from safeladder.search.retriever import Document, Hit, MemoryRetriever, Retriever
+from safeladder.search.retriever import Document, MemoryRetriever, Retriever
+from safeladder.search.settings import FirstSentences, SearchSettings
 from safeladder.search.trace import STOPS, SearchFormat, encode_episode, parse_turn
 from safeladder.training.auxiliary import level_place
 from safeladder.training.sft import Demonstration, Encode
-from safeladder.types import Message, Part, SafeladderError, Sample, SamplingParams
+from safeladder.types import SafeladderError, Sample, SamplingParams
 from safeladder.world import World, judge_search, next_turn
 
 
@@ -25,20 +25,20 @@ def retriever(rung: SearchRung, world: World | None, split: str) -> Retriever:
 
         return open_retriever(rung.corpus)
     assert world is not None, "checked before anything starts"
-    return WorldPages(world, split)
+    return FirstSentences(MemoryRetriever(Document(**page) for page in world.pages(split)))
 
 
-class WorldPages:
-    """The world's pages of a split. Results show a page's first sentence: what it states takes a read."""
-
-    def __init__(self, world: World, split: str) -> None:
-        self._pages = MemoryRetriever(Document(**page) for page in world.pages(split))
-
-    def search(self, query: str, k: int) -> list[Hit]:
-        return [replace(hit, abstract=f"{hit.abstract.split(' .')[0]} .") for hit in self._pages.search(query, k)]
-
-    def read(self, id: str) -> Document | None:
-        return self._pages.read(id)
+def settings_of(rung: SearchRung) -> SearchSettings:
+    """What is kept with the rung's checkpoint, so that it searches later as it did in training."""
+    return SearchSettings(
+        top_k=rung.top_k,
+        max_turns=rung.max_turns,
+        turn_tokens=rung.turn_tokens,
+        observation_tokens=rung.observation_tokens,
+        episode_tokens=rung.episode_tokens,
+        first_sentences=rung.corpus is None,
+        instructions=rung.instructions,
+    )
 
 
 def environment(rung: SearchRung, source: Retriever, policy: Policy) -> SearchEnvironment:
@@ -75,11 +75,7 @@ def conduct(rung: SearchRung, place: SearchEnvironment, *, temperature: float, n
 
 def instruct(rung: SearchRung, sample: Sample) -> Sample:
     """A sample to be searched for, with the rung's instructions as its system message; any other as it is."""
-    system = sample.messages[0].role == "system"
-    if rung.instructions is None or sample.label != SEARCH_LABEL or system:
-        return sample
-    message = Message(role="system", parts=(Part(text=rung.instructions),))
-    return replace(sample, messages=(message, *sample.messages))
+    return settings_of(rung).instruct(sample) if sample.label == SEARCH_LABEL else sample
 
 
 class Instructed(Sequence[Sample]):

@@ -6,6 +6,7 @@ import argparse
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from safeladder.types import EnvironmentFault, Message, Observation, Part, SafeladderError, Sample, SamplingParams
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from safeladder.search.environment import SearchEnvironment
     from safeladder.search.retriever import Document, Hit, Retriever
+    from safeladder.search.settings import SearchSettings
     from safeladder.types import Engine, Environment, Rollout
 
 CERTAIN_ABOVE = 5
@@ -37,8 +39,9 @@ def add_parser(actions: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a checkpoint (runs/NAME/checkpoints/search-rl)")
     parser.add_argument("index", metavar="DIR", help="an index, or http://host:port of `safeladder search serve`")
     parser.add_argument("question", metavar="QUESTION")
-    parser.add_argument("--k", type=int, default=3, metavar="N", help="results a search shows (default: 3)")
-    parser.add_argument("--turns", type=int, default=8, metavar="N", help="turns, answer included (default: 8)")
+    parser.add_argument("--k", type=int, metavar="N", help="results a search shows (default: as in training, else 3)")
+    turns = "turns, answer included (default: as in training, else 8)"
+    parser.add_argument("--turns", type=int, metavar="N", help=turns)
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0, greedy")
     votes = "ask N times and let confidence weigh the answers (default: 1)"
     parser.add_argument("--votes", type=int, default=1, metavar="N", help=votes)
@@ -54,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.question.strip():
         raise SafeladderError("the question is empty")
     for name in ("k", "turns", "votes"):
-        if getattr(options, name) < 1:
-            raise SafeladderError(f"--{name}: {getattr(options, name)} is too small, at least 1 is needed")
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise SafeladderError(f"--{name}: {given} is too small, at least 1 is needed")
     if not 0.0 <= options.temperature <= 100.0:
         raise SafeladderError(f"--temperature: {options.temperature} is not between 0 and 100")
     if options.votes > 1 and options.temperature == 0:
@@ -64,8 +67,11 @@ def run(options: argparse.Namespace) -> int:
 
     from safeladder.rollout.local import LocalEngine
     from safeladder.search.client import open_retriever
+    from safeladder.search.settings import SearchSettings
 
     retriever = open_retriever(options.index)
+    settings = SearchSettings.of(Path(options.model))
+    given = {"top_k": options.k, "max_turns": options.turns}
     engine = LocalEngine.load(options.model)
     return ask(
         engine,
@@ -73,8 +79,7 @@ def run(options: argparse.Namespace) -> int:
         retriever,
         options.question,
         Console(highlight=False),
-        k=options.k,
-        turns=options.turns,
+        settings=replace(settings, **{name: value for name, value in given.items() if value is not None}),
         temperature=options.temperature,
         votes=options.votes,
     )
@@ -87,8 +92,7 @@ def ask(
     question: str,
     console: Console,
     *,
-    k: int = 3,
-    turns: int = 8,
+    settings: SearchSettings | None = None,
     temperature: float = 0.0,
     votes: int = 1,
 ) -> int:
@@ -98,12 +102,14 @@ def ask(
     fit into the model's context.
     """
     from safeladder.rollout.collect import collect
+    from safeladder.search.settings import SearchSettings
     from safeladder.search.trace import SearchFormat, trace_of
     from safeladder.search.voting import Ballot, vote
 
+    settings = settings or SearchSettings()
     sample = Sample(id="ask", label="search", messages=(Message(role="user", parts=(Part(text=question),)),))
-    noted = Noted(retriever)
-    environment, params = arrange(engine, tokenizer, noted, sample, k=k, turns=turns)
+    sample, noted = settings.instruct(sample), Noted(retriever)
+    environment, params = arrange(engine, tokenizer, noted, sample, settings)
     params = replace(params, temperature=temperature)
     rollouts: list[Rollout] = []
     for number in range(votes):
@@ -111,7 +117,7 @@ def ask(
             console.rule(f"sample {number + 1} of {votes}", align="left")
         live = _Live(environment, console)
         ((rollout,),) = collect(
-            engine, [sample], params, SearchFormat(), seed=number, environment=live, max_turns=turns
+            engine, [sample], params, SearchFormat(), seed=number, environment=live, max_turns=settings.max_turns
         )
         if live.fault:
             raise SafeladderError(f"no answer: {live.fault}")
@@ -144,16 +150,15 @@ def arrange(
     tokenizer: Any,
     retriever: Retriever,
     sample: Sample,
+    settings: SearchSettings,
     *,
-    k: int,
-    turns: int,
     tokens: int | None = None,
 ) -> tuple[SearchEnvironment, SamplingParams]:
     """The environment of a search, and how to sample a turn, so that both fit into the model's context.
 
     Args:
-        k: results that a search shows.
-        turns: the answer's included.
+        sample: with the settings' instructions, if any.
+        settings: what the model is used to; cut where it does not fit.
         tokens: at most so many in all, pages read included; None = what the context holds.
 
     Raises:
@@ -162,18 +167,19 @@ def arrange(
     from safeladder.search.environment import SearchEnvironment
     from safeladder.search.trace import STOPS
 
-    turn = min(_LONGEST, engine.context_length // _TURN_SHARE)
-    observation = min(_LONGEST, engine.context_length // _OBSERVATION_SHARE)
+    turn = min(settings.turn_tokens or _LONGEST, engine.context_length // _TURN_SHARE)
+    observation = min(settings.observation_tokens or _LONGEST, engine.context_length // _OBSERVATION_SHARE)
     room = engine.context_length - len(engine.prompt_ids(sample)) - observation - 2 * turn
     if room < 1:
         raise SafeladderError(f"the question is too long for this model's context of {engine.context_length} tokens")
+    bounds = [room, settings.episode_tokens, tokens]
     environment = SearchEnvironment(
-        retriever,
+        settings.over(retriever),
         tokenizer,
-        top_k=k,
+        top_k=settings.top_k,
         observation_tokens=observation,
-        max_turns=turns,
-        max_tokens=room if tokens is None else min(room, tokens),
+        max_turns=settings.max_turns,
+        max_tokens=min(bound for bound in bounds if bound is not None),
     )
     return environment, SamplingParams(max_new_tokens=turn, stop=STOPS)
 

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from safeladder.rollout.collect import collect
 from safeladder.search.retriever import Retriever
+from safeladder.search.settings import SearchSettings
 from safeladder.search.trace import SearchFormat, parse_turn, split_turns, trace_of
 from safeladder.serving import api
 from safeladder.serving.ask import Noted, arrange, verdict
 from safeladder.serving.chat import Piece
 from safeladder.types import Engine, Environment, EnvironmentFault, Observation, Rollout, Sample, SamplingParams
-
-RESULTS, TURNS = 3, 8
-"""Results that a search shows; turns, the answer's included."""
 
 
 class Unavailable(Exception):
@@ -38,6 +36,7 @@ def searched(
     params: SamplingParams,
     hear: Callable[[Piece | api.Live], None],
     *,
+    settings: SearchSettings,
     seed: int,
 ) -> Searched:
     """Let the model search until it answers.
@@ -45,16 +44,19 @@ def searched(
     Args:
         params: temperature and nucleus; `max_new_tokens` bounds the whole episode, pages read included.
         hear: told of every thought and every turn.
+        settings: how the model learned to search.
 
     Raises:
         SafeladderError: the question leaves no room in the context.
         Unavailable: the retrieval failed.
     """
-    noted = Noted(retriever)
-    environment, turn = arrange(engine, tokenizer, noted, sample, k=RESULTS, turns=TURNS, tokens=params.max_new_tokens)
+    sample, noted = settings.instruct(sample), Noted(retriever)
+    environment, turn = arrange(engine, tokenizer, noted, sample, settings, tokens=params.max_new_tokens)
     heard = _Heard(environment, hear)
     sampling = replace(turn, temperature=params.temperature, top_p=params.top_p)
-    ((rollout,),) = collect(engine, [sample], sampling, SearchFormat(), seed=seed, environment=heard, max_turns=TURNS)
+    ((rollout,),) = collect(
+        engine, [sample], sampling, SearchFormat(), seed=seed, environment=heard, max_turns=settings.max_turns
+    )
     if heard.fault:
         raise Unavailable(heard.fault)
     heard.rest(rollout.text)

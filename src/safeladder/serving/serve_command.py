@@ -174,6 +174,7 @@ def load_host(options: argparse.Namespace, steering: tuple[api.Steering, ...], l
     from safeladder.models.policy import Policy
     from safeladder.rollout.continuous import ContinuousEngine
     from safeladder.search.client import open_retriever
+    from safeladder.search.settings import SearchSettings
     from safeladder.serving.memory import MemoryFile
     from safeladder.serving.steered import Host
 
@@ -197,6 +198,7 @@ def load_host(options: argparse.Namespace, steering: tuple[api.Steering, ...], l
             guidance=_guidance(folder, engine, treble) if "value-guidance" in steering else None,
             treble=treble,
             retriever=retriever,
+            searching=SearchSettings.of(folder),
             memory=memory,
         )
     except BaseException:

@@ -20,6 +20,7 @@ from safeladder.rollout.decoder import Decoder, MlpEdit
 from safeladder.rollout.lane import Lane
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.tickets import SampledToken, VisionEdit
+from safeladder.search.settings import SearchSettings
 from safeladder.serving import api
 from safeladder.serving.chat import Piece, Token
 from safeladder.serving.searched import searched
@@ -112,6 +113,7 @@ class Host:
         guidance: guided decoders by the steering they run under (with directions, and without); empty = none.
         treble: directions; None = not offered.
         retriever: finds pages; None = no search.
+        searching: how the model learned to search.
         memory: the edit memory; None = none.
     """
 
@@ -124,11 +126,13 @@ class Host:
         guidance: Mapping[tuple[api.Steering, ...], GuidedDecoder] | None = None,
         treble: Treble | None = None,
         retriever: Retriever | None = None,
+        searching: SearchSettings | None = None,
         memory: MemoryFile | None = None,
     ) -> None:
         self.engine, self.name, self.revision = engine, name, revision
         self.guidance, self.treble = dict(guidance or {}), treble
         self.retriever, self.memory = retriever, memory
+        self.searching = searching or SearchSettings()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="reply")
         # Its engines take one call at a time.
         self.guided_pool = ThreadPoolExecutor(1, thread_name_prefix="guided")
@@ -262,7 +266,9 @@ class Host:
 
     def _searched(self, job: Job, lane: Lane, hear: Hear) -> Outcome:
         assert self.retriever is not None
-        found = searched(lane, self.tokenizer, self.retriever, job.sample, job.params, hear, seed=job.seed)
+        found = searched(
+            lane, self.tokenizer, self.retriever, job.sample, job.params, hear, settings=self.searching, seed=job.seed
+        )
         return Outcome(
             stop_reason=found.rollout.stop_reason,
             generated=found.rollout.length,
