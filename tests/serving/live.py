@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,6 +89,18 @@ def formatted(
     engine = make(made)
     engine.load_weights({**weights, "embed_tokens.weight": embeddings, "lm_head.weight": head})
     return engine
+
+
+class Slow(ContinuousEngine):
+    """Takes its time over every token, so that a reply can be caught while it runs."""
+
+    def submit(self, *arguments: Any, on_token: Any = None, **options: Any) -> Any:
+        def slowly(token: Any) -> None:
+            time.sleep(0.02)
+            if on_token is not None:
+                on_token(token)
+
+        return super().submit(*arguments, on_token=slowly, **options)
 
 
 @contextlib.contextmanager

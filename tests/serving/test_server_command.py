@@ -20,7 +20,7 @@ from safeladder.serving import serve_command
 from safeladder.serving.audit import AuditLog
 from safeladder.serving.server import create_app
 from safeladder.serving.steered import Host
-from serving.live import NAME, ask, formatted, stream
+from serving.live import NAME, Slow, ask, formatted, stream
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,6 @@ def test_a_port_that_is_taken_is_one_line(capsys):
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
 
 
-class Slow(ContinuousEngine):
-    """Takes its time over every token."""
-
-    def _step(self, *arguments: Any) -> Any:
-        time.sleep(0.02)
-        return super()._step(*arguments)
-
-
 def test_told_to_stop_it_ends_what_runs_and_takes_nothing_new(tmp_path: Path):
     made = formatted(ContinuousEngine).policy
     made.logit_bias[made.eos_token_id] = -1e9
@@ -83,7 +75,8 @@ def test_told_to_stop_it_ends_what_runs_and_takes_nothing_new(tmp_path: Path):
             try:
                 thread = threading.Thread(target=reader)
                 thread.start()
-                while httpx.get(f"{url}/health", timeout=30).json()["running"] != 1:
+                until = time.monotonic() + 30
+                while httpx.get(f"{url}/health", timeout=30).json()["running"] != 1 and time.monotonic() < until:
                     time.sleep(0.02)
             finally:
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -20,20 +20,10 @@ from safeladder.serving import api
 from safeladder.serving.audit import AuditLog
 from safeladder.serving.limits import Limits, read_keys
 from safeladder.types import SafeladderError
-from serving.live import NAME, Shown, ask, formatted, live, stream
+from serving.live import NAME, Shown, Slow, ask, formatted, live, stream
 
 CHAT = "/v1/chat/completions"
 KEYS = ["first-key-1234", "second-key-5678"]
-
-
-class Slow(ContinuousEngine):
-    """Takes its time over every token, so that a reply can be caught while it runs."""
-
-    pause = 0.02
-
-    def _step(self, *arguments: Any) -> Any:
-        time.sleep(self.pause)
-        return super()._step(*arguments)
 
 
 def error_of(response: httpx.Response) -> api.ErrorDetail:
