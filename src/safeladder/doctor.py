@@ -25,6 +25,7 @@ EXTRAS = {
     "lora": "low-rank adapters",
     "verify": "equality of mathematical answers",
     "search": "an index of pages on disk, and its server",
+    "serve": "the OpenAI-compatible server and its editor page",
     "all": "all of the above",
     "dev": "work on safeladder",
 }
