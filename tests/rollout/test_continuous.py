@@ -16,6 +16,7 @@ import torch
 from rollout.comparing import FAMILIES, near
 from rollout.tiny_policies import ask, picture, policy, questions, requests
 from safeladder.models.policy import Policy
+from safeladder.rollout import continuous
 from safeladder.rollout.continuous import ContinuousEngine
 from safeladder.rollout.lane import Lane
 from safeladder.rollout.local import LocalEngine, text_weights
@@ -436,6 +437,20 @@ def test_remembered_prompts_are_bounded():
         assert len(engine._recent) == 256
         engine.forget()
         assert not engine._recent
+
+
+def test_pictures_of_remembered_prompts_are_bounded_by_their_size(monkeypatch):
+    with serving(policy()) as engine:
+        first = engine.prompt(ask("s0", picture(0), "hi"))
+        assert first.encoded.pixel_values is not None
+        size = first.encoded.pixel_values.nbytes
+        monkeypatch.setattr(continuous, "_PIXEL_BYTES", 3 * size)
+        for i in range(1, 6):
+            engine.prompt_ids(ask(f"s{i}", picture(i), "hi"))
+        assert list(engine._recent) == ["s3", "s4", "s5"]
+        monkeypatch.setattr(continuous, "_PIXEL_BYTES", size // 2)
+        engine.prompt_ids(ask("s6", picture(6), "hi"))
+        assert list(engine._recent) == ["s6"], "the latest is kept, however large"
 
 
 def test_memory_of_keys_and_values_is_bounded():

@@ -38,8 +38,8 @@ from safeladder.types import Completion, GenerationRequest, SafeladderError, Sam
 
 _LOG = logging.getLogger(__name__)
 
-_PROMPTS = 256
-"""Encoded prompts that are remembered."""
+_PROMPTS, _PIXEL_BYTES = 256, 512 * 2**20
+"""Encoded prompts that are remembered, and what their pictures may take together (the latest one is always kept)."""
 _PREFILL = 8192
 """Positions prefilled at a time, padding included: rows that are running must not wait long."""
 
@@ -178,8 +178,10 @@ class ContinuousEngine(LocalEngine):
             if found is None or (found[0] is not sample and found[0].messages != sample.messages):
                 found = self._recent[sample.id] = (sample, self.policy.prompt(sample))
             self._recent.move_to_end(sample.id)
-            if len(self._recent) > _PROMPTS:
-                self._recent.popitem(last=False)
+            held = sum(_pixel_bytes(prompt) for _, prompt in self._recent.values())
+            while len(self._recent) > _PROMPTS or (held > _PIXEL_BYTES and len(self._recent) > 1):
+                _, (_, prompt) = self._recent.popitem(last=False)
+                held -= _pixel_bytes(prompt)
             return found[1]
 
     def forget(self) -> None:
@@ -318,3 +320,8 @@ class ContinuousEngine(LocalEngine):
             groups.append(self._queue.popleft())
             rows = total
         return groups
+
+
+def _pixel_bytes(prompt: Prompt) -> int:
+    pixels = (prompt.encoded.pixel_values, prompt.encoded.video_pixel_values)
+    return sum(values.nbytes for values in pixels if values is not None)
