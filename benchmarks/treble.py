@@ -2,9 +2,10 @@
 
     python benchmarks/treble.py --run runs/demo --seed 0
 
-From the run's base two models are trained on the same number of presence questions: "prior", in whose scenes partners
-occur together 97 times out of a hundred, and "control", in whose scenes a partner is there as often as not. Directions
-come from scenes of the training split, their scale from held-out scenes that the figures are not from.
+From the run's base a model first learns presence questions on scenes in which a partner is there as often as not: it
+can see. Then it goes on as "prior", in whose scenes partners occur together 97 times out of a hundred, or as "control",
+on more of the same. Directions come from scenes of the training split, their strengths from held-out scenes that the
+figures are not from.
 POPE protocol (arXiv 2305.10355): as many questions about present as about absent objects; hallucination error is the
 share of absent objects that are not denied. A reply that says neither yes nor no counts as wrong.
 """
@@ -40,7 +41,9 @@ from safeladder.types import GenerationRequest, Sample, SamplingParams
 from safeladder.world.families import presence
 
 TOGETHER = {"prior": 0.97, "control": 0.5}
-_STEPS, _BATCH = 150, 24
+_BATCH = 24
+_SEEING, _PLANTING = (150, 0.006), (60, 0.004)
+"""Steps and Muon's learning rate of the two phases; AdamW's is 0.4 times as large."""
 _BUDGET = SamplingParams(max_new_tokens=6, temperature=0.0)
 
 
@@ -49,31 +52,39 @@ def planted(base: Path, name: str, seed: int) -> tuple[Policy, float]:
     model, processor, family = load_checkpoint(base)
     freeze_vision(model, family)
     policy = Policy(model, processor, family)
+    began = time.process_time()
+    for (steps, rate), items in ((_SEEING, scenes("control", seed, start=0)), (_PLANTING, scenes(name, seed))):
+        taught(policy, items, steps, rate, seed)
+    return policy.eval(), time.process_time() - began
+
+
+def taught(policy: Policy, items: Sequence[Sample], steps: int, rate: float, seed: int) -> None:
+    """Supervised training on presence questions, in place."""
     rung = SftRung(
-        steps=_STEPS,
+        steps=steps,
         batch_size=_BATCH,
-        checkpoint_every=_STEPS,
+        checkpoint_every=steps,
         optimizer=Optimizer(
             name="muon",
-            learning_rate=0.006,
-            adamw_learning_rate=0.0024,
+            learning_rate=rate,
+            adamw_learning_rate=0.4 * rate,
             betas=(0.9, 0.98),
             warmup_steps=10,
             schedule="wsd",
             minimum_ratio=0.02,
         ),
     )
-    data = Demonstrations(policy, encode_response(policy, ResponseFormat()), scenes(name, seed))
-    began = time.process_time()
+    data = Demonstrations(policy, encode_response(policy, ResponseFormat()), items)
     with tempfile.TemporaryDirectory() as folder:
         parallel = Parallel()
         run = RungRun(Path(folder), "presence", parallel, Silent(), seed)
         train_sft(policy, Replicated(policy, parallel), rung, data, run)
-    return policy.eval(), time.process_time() - began
 
 
-def scenes(name: str, seed: int) -> list[Sample]:
-    return presence.presence_items("train", _STEPS * _BATCH, seed=seed, together=TOGETHER[name])
+def scenes(name: str, seed: int, start: int = _SEEING[0] * _BATCH) -> list[Sample]:
+    """Training scenes of a phase: the second one's, or from 0 on the first one's."""
+    steps = _PLANTING[0] if start else _SEEING[0]
+    return presence.presence_items("train", steps * _BATCH, seed=seed, together=TOGETHER[name], start=start)
 
 
 def models(options: argparse.Namespace, name: str) -> LocalEngine:
@@ -81,7 +92,7 @@ def models(options: argparse.Namespace, name: str) -> LocalEngine:
     kept = options.keep / f"{name}-{options.seed}" if options.keep else None
     if kept is None or not kept.is_dir():
         policy, seconds = planted(options.run / "checkpoints" / "base", name, options.seed)
-        print(f"{name}: {_STEPS} steps in {seconds:.0f} s of CPU", file=sys.stderr, flush=True)
+        print(f"{name}: {_SEEING[0]} + {_PLANTING[0]} steps in {seconds:.0f} s of CPU", file=sys.stderr, flush=True)
         if kept is None:
             return LocalEngine(policy)
         save_checkpoint(policy.model, policy.processor, kept)
@@ -166,8 +177,8 @@ def under(engine: LocalEngine, directions: Directions | None, sets: dict[str, li
 GRID = {
     "treble": [
         {"NV": 0.9, "NT": text, "NVT": cross}
-        for text in (0.0, 0.9, 1.8, 3.6, 5.4)
-        for cross in (0.0, 0.9, 1.8, 2.7, 3.6)
+        for text in (0.0, 0.9, 1.8, 3.6, 4.2, 4.8, 5.4)
+        for cross in (0.0, 0.9, 1.35, 1.8, 2.25, 2.7)
     ],
     "vti": [{"vision": 0.9, "text": text} for text in (0.9, 1.8, 3.6, 5.4, 7.2)],
 }
