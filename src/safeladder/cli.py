@@ -69,7 +69,7 @@ def _interrupts_arrive() -> Iterator[None]:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             previous(unraisable)
             return
-        again = threading.Timer(_MOMENT, _thread.interrupt_main)
+        again = threading.Timer(_MOMENT, _interrupt_main)
         again.daemon = True
         again.start()
 
@@ -80,6 +80,13 @@ def _interrupts_arrive() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = previous
+
+
+def _interrupt_main() -> None:
+    if hasattr(signal, "pthread_kill"):  # a real signal: it ends a sleep or a wait, too
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def _run(given: list[str]) -> int:

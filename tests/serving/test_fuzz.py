@@ -134,9 +134,9 @@ def test_mangling_is_reproducible_and_of_every_kind():
 
 
 def test_mangled_requests_do_no_harm(client, engine):
-    counts = run(client, engine, 1500, warm=700)
+    counts = run(client, engine, 800, warm=400)
     # A fuzzer all of whose requests are refused at the door (or pass) tests little.
-    assert counts["200"] >= 250 and counts["400"] >= 600 and {"404", "405", "413"} <= set(counts)
+    assert counts["200"] >= 130 and counts["400"] >= 320 and {"404", "405", "413"} <= set(counts)
 
 
 @pytest.mark.slow
