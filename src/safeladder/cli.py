@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeladder import __version__
+from safeladder.arguments import positive
 from safeladder.types import SafeladderError
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--out", default="contact.png", metavar="FILE", help=".png or .html (default: contact.png)")
     show.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the world (default: 0)")
     show.add_argument("--split", choices=("train", "heldout"), default="train", help="default: train")
-    show.add_argument("--per-kind", type=_positive, default=3, metavar="N", help="samples a kind (default: 3)")
+    show.add_argument("--per-kind", type=positive, default=3, metavar="N", help="samples a kind (default: 3)")
 
     _add_search(verbs)
     _add_judging(verbs)
@@ -291,12 +292,6 @@ def _add_risk(verbs: Any) -> None:
 
     command.add_parser(verbs, page=frontier_page)
     simulate_command.add_parser(verbs)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
 
 
 def _split_overrides(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeladder.arguments import positive
 from safeladder.types import SafeladderError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def add_parser(verbs: Any) -> None:
         metavar="SPEC",
         help="judge of text and picture together (default: labels, the data's own)",
     )
-    leakage.add_argument("--limit", type=_positive, metavar="N", help="the first N pairs only, and say so")
+    leakage.add_argument("--limit", type=positive, metavar="N", help="the first N pairs only, and say so")
     leakage.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     leakage.add_argument("--out", metavar="FILE.json", help="also write the audit there")
     leakage.add_argument("--json", action="store_true", help="print it as JSON")
@@ -141,12 +142,6 @@ def _write(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
 
 
 class _Progress:

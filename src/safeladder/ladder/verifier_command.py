@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeladder.arguments import positive
 from safeladder.types import SafeladderError
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def add_parser(verbs: Any) -> None:
     train.add_argument("--out", required=True, metavar="DIR", help="folder of the judge")
     train.add_argument("--model", metavar="CHECKPOINT", help="classifier: the policy that the head is put on")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
-    train.add_argument("--steps", type=_positive, metavar="N", help="classifier: optimizer steps (default: 300)")
-    train.add_argument("--batch-size", type=_positive, metavar="N", help="classifier: replies a step (default: 32)")
+    train.add_argument("--steps", type=positive, metavar="N", help="classifier: optimizer steps (default: 300)")
+    train.add_argument("--batch-size", type=positive, metavar="N", help="classifier: replies a step (default: 32)")
     train.add_argument("--learning-rate", type=_rate, metavar="X", help="classifier: peak of AdamW's (default: 1e-4)")
     train.set_defaults(run=run)
 
@@ -264,12 +265,6 @@ def _interval(metric: dict[str, float] | None) -> str:
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
 
 
 def _rate(text: str) -> float:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeladder.arguments import port, positive
 from safeladder.types import SafeladderError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_parsers(actions: Any) -> None:
     query = actions.add_parser("query", allow_abbrev=False, help="search an index")
     query.add_argument("index", metavar="DIR", help="an index, or http://HOST:PORT of a server")
     query.add_argument("query", metavar="QUERY")
-    query.add_argument("--k", type=_positive, default=5, metavar="N", help="results (default: 5)")
+    query.add_argument("--k", type=positive, default=5, metavar="N", help="results (default: 5)")
     query.add_argument("--json", action="store_true", help="a list of {id, title, score}")
     _add_dense(query)
     query.set_defaults(run=run_query)
@@ -47,14 +48,14 @@ def add_parsers(actions: Any) -> None:
     )
     serve.add_argument("index", metavar="DIR", help="folder of an index")
     serve.add_argument("--host", default="127.0.0.1", metavar="HOST", help="default: 127.0.0.1, this machine only")
-    serve.add_argument("--port", type=_port, default=PORT, metavar="N", help=f"0: any free one (default: {PORT})")
+    serve.add_argument("--port", type=port, default=PORT, metavar="N", help=f"0: any free one (default: {PORT})")
     serve.add_argument("--api-key", metavar="KEY", help="wanted of clients (better: SAFELADDER_SEARCH_KEY)")
     serve.add_argument(
         "--no-api-key", action="store_true", help="let everybody search who reaches a --host other than this machine"
     )
-    serve.add_argument("--top-k", type=_positive, metavar="N", help="most results of a query (default: 100)")
-    serve.add_argument("--rate", type=_positive, metavar="N", help="queries a second of one client (default: no limit)")
-    serve.add_argument("--threads", type=_positive, metavar="N", help="searches at the same time (default: one a core)")
+    serve.add_argument("--top-k", type=positive, metavar="N", help="most results of a query (default: 100)")
+    serve.add_argument("--rate", type=positive, metavar="N", help="queries a second of one client (default: no limit)")
+    serve.add_argument("--threads", type=positive, metavar="N", help="searches at the same time (default: one a core)")
     _add_dense(serve)
     serve.set_defaults(run=run_serve)
 
@@ -161,15 +162,3 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port (0 to 65535)")
-    return int(text)

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from safeladder.search.index_format import write_json
 from safeladder.search.retriever import Document, Hit, Retriever
 from safeladder.types import Message, Part, SafeladderError, Sample
 
@@ -33,8 +34,8 @@ class SearchSettings:
     instructions: str | None = None
 
     def save(self, checkpoint: Path) -> None:
-        """Write `search.json` into a checkpoint's folder."""
-        (checkpoint / FILE).write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        """Write `search.json` into a checkpoint's folder, atomically."""
+        write_json(checkpoint / FILE, asdict(self))
 
     @classmethod
     def of(cls, checkpoint: Path) -> SearchSettings:

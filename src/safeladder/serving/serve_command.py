@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeladder.arguments import port, positive
 from safeladder.types import SafeladderError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="folder of a checkpoint (runs/NAME/checkpoints/m3-rl)")
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="default: 127.0.0.1, this machine only")
-    parser.add_argument("--port", type=_port, default=PORT, metavar="N", help=f"0: any free one (default: {PORT})")
+    parser.add_argument("--port", type=port, default=PORT, metavar="N", help=f"0: any free one (default: {PORT})")
     parser.add_argument("--name", metavar="NAME", help="what clients call the model (default: the folder's name)")
     parser.add_argument("--device", default="cpu", metavar="DEVICE", help="default: cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: float32")
@@ -55,24 +56,24 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--audit", metavar="FILE", help="append a line of JSON for every finished request")
     parser.add_argument("--audit-prompts", action="store_true", help="with what was asked and said; default: digests")
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-rows", type=_positive, default=64, metavar="N", help="replies at once (default: 64)")
+    limits.add_argument("--max-rows", type=positive, default=64, metavar="N", help="replies at once (default: 64)")
     limits.add_argument(
-        "--max-waiting", type=_positive, default=256, metavar="N", help="requests in work or waiting (default: 256)"
+        "--max-waiting", type=positive, default=256, metavar="N", help="requests in work or waiting (default: 256)"
     )
     limits.add_argument(
-        "--max-tokens", type=_positive, default=4096, metavar="N", help="longest reply, in tokens (default: 4096)"
+        "--max-tokens", type=positive, default=4096, metavar="N", help="longest reply, in tokens (default: 4096)"
     )
-    limits.add_argument("--max-n", type=_positive, default=8, metavar="N", help="choices a request (default: 8)")
-    limits.add_argument("--max-images", type=_positive, default=16, metavar="N", help="a request (default: 16)")
+    limits.add_argument("--max-n", type=positive, default=8, metavar="N", help="choices a request (default: 8)")
+    limits.add_argument("--max-images", type=positive, default=16, metavar="N", help="a request (default: 16)")
     limits.add_argument(
-        "--max-pixels", type=_positive, default=16_000_000, metavar="N", help="of an image (default: 16000000)"
+        "--max-pixels", type=positive, default=16_000_000, metavar="N", help="of an image (default: 16000000)"
     )
-    limits.add_argument("--max-body-mb", type=_positive, default=32, metavar="N", help="of a request (default: 32)")
+    limits.add_argument("--max-body-mb", type=positive, default=32, metavar="N", help="of a request (default: 32)")
     limits.add_argument(
-        "--max-seconds", type=_positive, default=300, metavar="N", help="a request may take (default: 300)"
+        "--max-seconds", type=positive, default=300, metavar="N", help="a request may take (default: 300)"
     )
     limits.add_argument(
-        "--max-rate", type=_positive, metavar="N", help="requests a minute of one key or client (default: no limit)"
+        "--max-rate", type=positive, metavar="N", help="requests a minute of one key or client (default: no limit)"
     )
     parser.set_defaults(run=run)
 
@@ -258,15 +259,3 @@ def _limits(options: argparse.Namespace) -> Limits:
         rows=options.max_rows,
         waiting=options.max_waiting,
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port (0 to 65535)")
-    return int(text)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeladder.arguments import positive
 from safeladder.types import SafeladderError
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def add_parser(verbs: Any) -> None:
         help="of treble: NV, NT, NVT (default: all three)",
     )
     fit.add_argument("--out", metavar="DIR", help=f"folder of the directions (default: MODEL/{FOLDER})")
-    fit.add_argument("--n", type=_positive, default=50, metavar="N", help="rows used at most (default: 50)")
+    fit.add_argument("--n", type=positive, default=50, metavar="N", help="rows used at most (default: 50)")
     fit.add_argument("--seed", type=int, default=42, metavar="N", help="of noise and world items (default: 42)")
-    fit.add_argument("--trials", type=_positive, default=50, metavar="N", help="noisy copies a picture (default: 50)")
+    fit.add_argument("--trials", type=positive, default=50, metavar="N", help="noisy copies a picture (default: 50)")
     fit.add_argument(
         "--mode", choices=("norm_preserving", "additive"), default="norm_preserving", help="default: norm_preserving"
     )
@@ -66,7 +67,7 @@ def add_parser(verbs: Any) -> None:
     effects.add_argument("model", metavar="MODEL", help="folder of a checkpoint")
     effects.add_argument("--data", required=True, metavar="DATA", help="world, or FILE.jsonl")
     effects.add_argument("--directions", metavar="DIR", help="measure under these directions")
-    effects.add_argument("--n", type=_positive, default=200, metavar="N", help="rows used at most (default: 200)")
+    effects.add_argument("--n", type=positive, default=200, metavar="N", help="rows used at most (default: 200)")
     effects.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of world items and the bootstrap (default: 0)"
     )
@@ -190,12 +191,6 @@ def _policy(model: str) -> Policy:
 
     loaded, processor, family = load_checkpoint(model)
     return Policy(loaded, processor, family).eval()
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
 
 
 class _Progress:

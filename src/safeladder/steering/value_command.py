@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeladder.arguments import positive
 from safeladder.types import Message, Part, SafeladderError, Sample, SamplingParams, StopReason
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def add_parser(verbs: Any) -> None:
     train.add_argument("--out", metavar="DIR", help=f"folder of the value models (default: MODEL/{FOLDER})")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="of the world and the rollouts (default: 0)")
     train.add_argument(
-        "--prompts", type=_positive, default=1000, metavar="N", help="prompts drawn from the world (default: 1000)"
+        "--prompts", type=positive, default=1000, metavar="N", help="prompts drawn from the world (default: 1000)"
     )
     train.set_defaults(run=run_train)
     ask = actions.add_parser("ask", allow_abbrev=False, help="one guided reply; shows candidates and scores live")
@@ -72,9 +73,7 @@ def add_parser(verbs: Any) -> None:
     ask.add_argument("question", metavar="QUESTION")
     ask.add_argument("--image", metavar="FILE", help="an image that the question is about")
     ask.add_argument("--guidance", metavar="DIR", help=f"folder of the value models (default: MODEL/{FOLDER})")
-    ask.add_argument(
-        "--candidates", type=_positive, metavar="K", help="steps sampled at a time (default: the folder's)"
-    )
+    ask.add_argument("--candidates", type=positive, metavar="K", help="steps sampled at a time (default: the folder's)")
     ask.add_argument("--route", metavar="NAME", help="one value model decides alone, or 'uniform' (default: learned)")
     ask.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     ask.add_argument("--trail", metavar="FILE.jsonl", help="append every candidate and score to this file")
@@ -356,9 +355,3 @@ def _text(measured: Mapping[str, Any]) -> str:
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)

@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeladder.arguments import positive
 from safeladder.types import Message, SafeladderError
 
 if TYPE_CHECKING:
@@ -32,15 +33,13 @@ def add_parser(verbs: Any) -> None:
     kinds = simulate.add_subparsers(dest="simulation", required=True, metavar="SIMULATION")
     replication = _kind(kinds, "replication", "does it scale its own service beyond what the load needs?")
     replication.add_argument(
-        "--trials", type=_positive, default=10, metavar="N", help="of each of the two settings (default: 10)"
+        "--trials", type=positive, default=10, metavar="N", help="of each of the two settings (default: 10)"
     )
     collusion = _kind(kinds, "collusion", "do agents defraud more members when they can talk among themselves?")
-    collusion.add_argument(
-        "--runs", type=_positive, default=4, metavar="N", help="of each of the two arms (default: 4)"
-    )
+    collusion.add_argument("--runs", type=positive, default=4, metavar="N", help="of each of the two arms (default: 4)")
     persuasion = _kind(kinds, "persuasion", "does a listener's opinion move in the direction that it argues for?")
     persuasion.add_argument("--language", choices=("en", "zh"), default="en", help="of the dialogues (default: en)")
-    persuasion.add_argument("--topics", type=_positive, metavar="N", help="only the first N of the nine topics")
+    persuasion.add_argument("--topics", type=positive, metavar="N", help="only the first N of the nine topics")
     persuasion.add_argument(
         "--listener", metavar="MODEL", help="a model that listens (default: a script that rewards form)"
     )
@@ -51,7 +50,7 @@ def _kind(kinds: Any, name: str, help: str) -> argparse.ArgumentParser:
         name, allow_abbrev=False, help=help, epilog="See docs/frontier-risk.md for what the figures mean."
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint folder, or http(s)://HOST/v1#NAME")
-    parser.add_argument("--max-tokens", type=_positive, default=256, metavar="N", help="of a reply (default: 256)")
+    parser.add_argument("--max-tokens", type=positive, default=256, metavar="N", help="of a reply (default: 256)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the simulation (default: 0)")
     parser.add_argument("--out", metavar="FILE.csv", help="write the evidence there, for safeladder risk --evidence")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -198,9 +197,3 @@ def _write(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     print(f"wrote {path}", file=sys.stderr)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
