@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Imports go from a later line to an earlier one, never back; within a line only as the pairs below.
 ORDER = (
-    ("types", "arguments"),
+    ("types", "arguments", "atomic"),
     ("algorithms", "config", "recipe_file"),
     ("data", "world", "models", "search"),
     ("rollout", "verifiers"),
@@ -54,7 +54,7 @@ PLUGINS = (
     "evaluation/scorers.py",
 )
 """Nothing but extensions of inspect_ai's classes: imported late, they import it at the top."""
-NO_TORCH = {"types", "arguments", "config", "recipe_file", "cli", "doctor"}
+NO_TORCH = {"types", "arguments", "atomic", "config", "recipe_file", "cli", "doctor"}
 LONG_FILES: dict[str, str] = {
     "serving/api.py": "the JSON of the server, declarations only, in one place as a client needs it",
 }
