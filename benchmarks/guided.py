@@ -33,7 +33,8 @@ from typing import Any
 
 import torch
 
-from safeladder.analysis.results import read_json, write_json
+from safeladder.analysis.results import read_json
+from safeladder.atomic import write_json
 from safeladder.config import load_recipe
 from safeladder.evaluation.gate import compare_all
 from safeladder.evaluation.metrics import Bootstrap, paired_difference, rate

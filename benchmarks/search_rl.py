@@ -35,7 +35,8 @@ import yaml
 
 from safeladder.analysis.calibration import calibration_report
 from safeladder.analysis.calibration_rows import Outcome, read_outcomes
-from safeladder.analysis.results import format_number, format_percent, read_json, write_json
+from safeladder.analysis.results import format_number, format_percent, read_json
+from safeladder.atomic import write_json
 from safeladder.config import Recipe, SearchRung, load_recipe
 from safeladder.types import SafeladderError
 

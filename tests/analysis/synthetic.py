@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from safeladder.analysis.results import RungResult, build_report, write_json
+from safeladder.analysis.results import RungResult, build_report
+from safeladder.atomic import write_json
 from safeladder.rollout.record import rollout_row
 from safeladder.types import Message, Part, Response, Rollout, Sample, Score, StopReason
 

@@ -20,9 +20,9 @@ from safeladder.analysis.results import (
     format_percent,
     read_json,
     read_jsonl,
-    write_json,
 )
 from safeladder.analysis.schema import validate_report
+from safeladder.atomic import write_json
 from safeladder.evaluation.metrics import Bootstrap, rate
 from safeladder.types import SafeladderError
 

@@ -17,8 +17,9 @@ from ladder_runs import lines
 from safeladder.analysis.calibration_command import run as report_command
 from safeladder.analysis.calibration_rows import read_outcomes
 from safeladder.analysis.report import write_report
-from safeladder.analysis.results import RungResult, build_report, write_json
+from safeladder.analysis.results import RungResult, build_report
 from safeladder.analysis.schema import validate_report
+from safeladder.atomic import write_json
 from safeladder.config import Recipe, SearchRung
 from safeladder.ladder import calibrate, searching
 from safeladder.ladder.data import LadderData

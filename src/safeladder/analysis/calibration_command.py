@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from safeladder.analysis.calibration_figures import calibration_png
     from safeladder.analysis.calibration_rows import read_outcomes
     from safeladder.analysis.calibration_section import calibration_text
-    from safeladder.analysis.results import write_bytes
+    from safeladder.atomic import write_bytes
 
     report = calibration_report(read_outcomes(options.file), cut=options.cut)
     if figure is not None:

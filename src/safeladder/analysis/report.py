@@ -12,7 +12,7 @@ from safeladder.analysis.curves import principle_curves, training_curves
 from safeladder.analysis.examples import choose_examples
 from safeladder.analysis.figures import DARK, LIGHT
 from safeladder.analysis.page import Html, figure, join, page, section, tag
-from safeladder.analysis.results import read_json, read_jsonl, write_bytes, write_text
+from safeladder.analysis.results import read_json, read_jsonl
 from safeladder.analysis.schema import validate_report
 from safeladder.analysis.trajectory import Point, points, trajectory_png
 

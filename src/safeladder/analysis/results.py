@@ -8,13 +8,13 @@ on.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from safeladder.atomic import write_json
 from safeladder.types import SafeladderError
 
 MetricRow = Mapping[str, float]
@@ -150,28 +150,6 @@ def format_number(value: float, digits: int = 1) -> str:
 def format_percent(value: float, digits: int = 1) -> str:
     """A share as a percentage: 0.89125 -> "89.1 %"."""
     return f"{format_number(float(Decimal(repr(float(value))) * 100), digits)} %"
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since other tools cannot read them."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file atomically."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically: the old one stays until the new one is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: str | Path) -> Any:

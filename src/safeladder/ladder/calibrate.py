@@ -16,7 +16,8 @@ from typing import Any
 from safeladder.analysis.calibration import calibration_report
 from safeladder.analysis.calibration_intervals import Intervals
 from safeladder.analysis.calibration_rows import read_outcomes
-from safeladder.analysis.results import read_jsonl, write_json, write_text
+from safeladder.analysis.results import read_jsonl
+from safeladder.atomic import write_json, write_text
 from safeladder.config import Recipe, SearchRung
 from safeladder.evaluation.tasks import run_inspect
 from safeladder.ladder.searching import conduct

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from safeladder.analysis.report import write_report
-from safeladder.analysis.results import RungResult, build_report, read_json, write_json
+from safeladder.analysis.results import RungResult, build_report, read_json
+from safeladder.atomic import write_json
 from safeladder.config import SEARCH_LABEL, ColdStart, Recipe, RlRung, Rung, SearchRung, SftRung
 from safeladder.data.curation import curate
 from safeladder.ladder import cache, calibrate, evaluate, searching
