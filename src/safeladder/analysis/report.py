@@ -15,6 +15,7 @@ from safeladder.analysis.page import Html, figure, join, page, section, tag
 from safeladder.analysis.results import read_json, read_jsonl
 from safeladder.analysis.schema import validate_report
 from safeladder.analysis.trajectory import Point, points, trajectory_png
+from safeladder.atomic import write_bytes, write_text
 
 Report = Mapping[str, Any]
 
