@@ -126,18 +126,26 @@ class LocalEngine:
         return results
 
     def _generate_batch(
-        self, requests: Sequence[GenerationRequest], numbers: Sequence[int], params: SamplingParams, seed: int
+        self,
+        requests: Sequence[GenerationRequest],
+        numbers: Sequence[int],
+        params: SamplingParams,
+        seed: int | Sequence[int],
+        temperatures: Sequence[float] | None = None,
     ) -> list[list[Completion]]:
+        """One batch. `seed` is of all requests or of each; `temperatures`, of each, stand for that of `params`."""
         device, budget, n = self.policy.device, params.max_new_tokens, params.n
+        seeds = [seed] * len(requests) if isinstance(seed, int) else seed
         noise = torch.from_numpy(
             np.stack(
                 [
-                    uniforms(seed, request.sample.id, len(request.prompt_ids), first + k, budget)
-                    for request, first in zip(requests, numbers, strict=True)
+                    uniforms(own, request.sample.id, len(request.prompt_ids), first + k, budget)
+                    for request, first, own in zip(requests, numbers, seeds, strict=True)
                     for k in range(n)
                 ]
             )
         ).to(device)
+        heat = [t for t in temperatures or [params.temperature] * len(requests) for _ in range(n)]
         logits, cache, lengths, next_position = self._prefill(requests, budget)
         repeat = torch.arange(len(requests), device=device).repeat_interleave(n)
         logits, lengths, next_position = logits[repeat], lengths[repeat], next_position[repeat]
@@ -159,7 +167,7 @@ class LocalEngine:
         cos, sin = self._rotary_table(int(next_position.max()) + budget)
 
         for step in range(budget):
-            tokens, logp = draw(logits, noise[:, step], params.temperature, params.top_p)
+            tokens, logp = draw(logits, noise[:, step], heat, params.top_p)
             ids[rows, step] = tokens
             logprobs[rows, step] = logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
             if params.top_logprobs:
@@ -182,6 +190,7 @@ class LocalEngine:
                 cache.select(keep)
                 rows, tokens, running = rows[keep], tokens[keep], running[keep]
                 visible, next_position, noise = visible[keep], next_position[keep], noise[keep]
+                heat = [heat[row] for row in keep.tolist()]
             visible[:, width + step] = True
             place = next_position + step
             hidden = self.decoder.forward(

@@ -142,10 +142,15 @@ class PrefixEngine(LocalEngine):
         self._weights, self._steered = self.decoder.layers, self.edit
 
     def _generate_batch(
-        self, requests: Sequence[GenerationRequest], numbers: Sequence[int], params: SamplingParams, seed: int
+        self,
+        requests: Sequence[GenerationRequest],
+        numbers: Sequence[int],
+        params: SamplingParams,
+        seed: int | Sequence[int],
+        temperatures: Sequence[float] | None = None,
     ) -> list[list[Completion]]:
         self._samples_each = params.n
-        groups = super()._generate_batch(requests, numbers, params, seed)
+        groups = super()._generate_batch(requests, numbers, params, seed, temperatures)
         record, self._record = self._record, None
         assert record is not None
         row = 0
