@@ -1,15 +1,16 @@
 """Step-level guided decoding: sample several next steps, value each, keep the best, go back where none is good enough.
 
-    state = prompt + steps kept
+    state = prompt + steps kept; w = route(prompt), weights that add up to 1; γ, τ, δ = those of the principles, by w
     repeat: C = {k sampled next steps, duplicates dropped}
-            v[c, m] = value model m of the state with c, w = route(prompt), weights that add up to 1
-            score(c) = w·v[c] + γ · mean log p(c); of a proposed step, with the least likely sampled one's log p
-            if max_c w·v[c] < τ: drop the last kept step and sample again, a few times at most;
-                                 after that proposed steps (a reminder, a safe ending) compete with the sampled ones
+            v[c, m] = value model m of the state with c
+            score(c) = w·v[c] + γ · mean log p(c);  b = argmax_c score(c)
+            while w·v[b] < τ, in this order: sample more steps; drop the last kept step and begin again, a few times
+                at most; let proposed steps p (a reminder, a safe ending) compete: score(p) = score(b) + w·(v[p] - v[b]) - δ
             keep argmax_c score(c)
     until the reply has ended
 
-Proposed steps are configured, not sampled; `Trail` says where they entered and where they won.
+Proposed steps are configured, not sampled: they count as likely as the step that they would replace, and must be worth δ
+more. `Trail` says where they entered and where they won.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
-from safeladder.steering.guidance import Candidate, Cost, GuidanceConfig, GuidedResult, TrailStep
+from safeladder.steering.guidance import Candidate, Cost, GuidanceConfig, GuidedResult, Thresholds, TrailStep
 from safeladder.steering.guidance_steps import STOPS, NextStep, Proposer
 from safeladder.steering.routing import Router
 from safeladder.steering.values import Query, ValueModel, score_all
@@ -39,11 +40,16 @@ from safeladder.types import (
     StopReason,
 )
 
+if TYPE_CHECKING:
+    from safeladder.steering.value_heads import ValueHeads
+
 OnStep = Callable[[TrailStep], None]
 
 
 _EXTENSIONS = 4
 """A step that only seems to end (the point of a number, a list's bare mark) goes on this many times at most."""
+_WIDENING = 15485863
+"""Apart from the seeds of ordinary samples."""
 
 
 @runtime_checkable
@@ -111,13 +117,14 @@ class GuidedDecoder:
             started, before = time.perf_counter(), self._positions()
             weights = self.router.route(samples)
             replies = [
-                _Reply(s, self.engine.prompt_ids(s), w, params.max_new_tokens)
+                _Reply(s, self.engine.prompt_ids(s), w, self.config.at(w), params.max_new_tokens)
                 for s, w in zip(samples, weights, strict=True)
             ]
             round_ = 0
             while live := [(i, r) for i, r in enumerate(replies) if not r.done]:
                 sampled = self._sample([r for _, r in live], seed + 7919 * round_)
-                for (i, _), step in zip(live, self._decide([r for _, r in live], sampled), strict=True):
+                decisions = self._decide([r for _, r in live], sampled, seed + 7919 * round_ + _WIDENING)
+                for (i, _), step in zip(live, decisions, strict=True):
                     if on_step is not None:
                         on_step(i, step)
                 round_ += 1
@@ -132,7 +139,7 @@ class GuidedDecoder:
     ) -> tuple[list[Completion], int]:
         """The distinct next steps after a context of at most `room` tokens, the likeliest first, and how many tokens
         were sampled for them."""
-        reply = _Reply(sample, tuple(context), {}, room)
+        reply = _Reply(sample, tuple(context), {}, Thresholds(), room)
         ((*steps,),) = self._sample([reply], seed)
         found = [Completion(token_ids=s.token_ids, logprobs=s.logprobs, stop_reason=s.reason) for s in steps]
         return found, reply.generated
@@ -151,9 +158,12 @@ class GuidedDecoder:
     def _sample(self, replies: Sequence[_Reply], seed: int) -> list[list[NextStep]]:
         """The distinct next steps of every reply, the likeliest one first."""
         config = self.config
-        steps: list[list[NextStep]] = [[] for _ in replies]
         likeliest = [(0.0, 1)] if config.temperature else []
-        ways = [*likeliest, (config.temperature, config.candidates - len(likeliest))]
+        return self._draw(replies, [*likeliest, (config.temperature, config.candidates - len(likeliest))], seed)
+
+    def _draw(self, replies: Sequence[_Reply], ways: Sequence[tuple[float, int]], seed: int) -> list[list[NextStep]]:
+        """The distinct ones of as many next steps as `ways`, (temperature, number), say."""
+        steps: list[list[NextStep]] = [[] for _ in replies]
         for temperature, n in ways:
             if n == 0:
                 continue
@@ -168,18 +178,13 @@ class GuidedDecoder:
             rest = self._continue(
                 [replies[i] for i, _ in open_],
                 [steps[i][j].token_ids for i, j in open_],
-                config.temperature,
+                self.config.temperature,
                 1,
                 seed + 104729 * extension,
             )
             for (i, j), (more,) in zip(open_, rest, strict=True):
                 steps[i][j] = steps[i][j].joined(more, self.engine.decode)
-        distinct = []
-        for group in steps:
-            counts = Counter(step.token_ids for step in group)
-            unique = {step.token_ids: step for step in reversed(group)}
-            distinct.append([replace(unique[ids], count=n) for ids, n in counts.items()])
-        return distinct
+        return [_distinct(group) for group in steps]
 
     def _continue(
         self,
@@ -210,12 +215,20 @@ class GuidedDecoder:
                 reply.calls += 1
         return found
 
-    def _decide(self, replies: Sequence[_Reply], sampled: Sequence[list[NextStep]]) -> list[TrailStep]:
+    def _decide(self, replies: Sequence[_Reply], sampled: Sequence[list[NextStep]], seed: int) -> list[TrailStep]:
         """Keep a step of every reply, or go back."""
         config = self.config
         steps = [_open_steps(r, group) for r, group in zip(replies, sampled, strict=True)]
         judged = self._judge(replies, steps)
-        hopeless = [i for i, found in enumerate(judged) if max(c.value for c in found) < config.floor]
+        hopeless = _hopeless(replies, judged)
+        if hopeless and config.widening:
+            ways = [(config.temperature, config.widening)]
+            for i, more in zip(hopeless, self._draw([replies[i] for i in hopeless], ways, seed), strict=True):
+                steps[i] = _open_steps(replies[i], _distinct([*steps[i], *more]))
+            again = self._judge([replies[i] for i in hopeless], [steps[i] for i in hopeless])
+            for i, found in zip(hopeless, again, strict=True):
+                judged[i] = found
+            hopeless = _hopeless(replies, judged)
         proposing = []
         for i in hopeless:
             reply = replies[i]
@@ -285,31 +298,48 @@ class GuidedDecoder:
         columns = {model.name: score_all(model, queries) for model in self.values}
         judged = []
         for i, (reply, group) in enumerate(zip(replies, steps, strict=True)):
-            means = [step.mean_logprob for step in group]
-            # A proposed step is nothing the policy would say: its likelihood would rule it out, whatever it is worth.
-            sampled = [m for m, step in zip(means, group, strict=True) if step.source == "sampled" and m is not None]
-            least = min(sampled, default=0.0)
+            own = reply.own
+            likely = [own.gamma * (step.mean_logprob or 0.0) for step in group]
+            rows = [{name: column[i][j] for name, column in columns.items()} for j in range(len(group))]
+            worth = [sum(reply.weights.get(name, 0.0) * v for name, v in row.items()) for row in rows]
+            # A proposed step is nothing the policy would say: its own likelihood would rule it out, whatever it is worth.
+            _, as_likely = max((worth[j] + likely[j], likely[j]) for j, s in enumerate(group) if s.source == "sampled")
             found = []
             for j, step in enumerate(group):
-                values = {name: column[i][j] for name, column in columns.items()}
-                value = sum(reply.weights.get(name, 0.0) * v for name, v in values.items())
-                mean = means[j]
-                score = value + self.config.gamma * (mean if mean is not None and step.source == "sampled" else least)
+                score = worth[j] + (likely[j] if step.source == "sampled" else as_likely - own.margin)
                 found.append(
                     Candidate(
                         text=step.text,
                         token_ids=step.token_ids,
                         source=step.source,
                         count=step.count,
-                        mean_logprob=mean,
-                        values=values,
-                        value=value,
+                        mean_logprob=step.mean_logprob,
+                        values=rows[j],
+                        value=worth[j],
                         score=score,
                         ends=step.reason is StopReason.EOS,
                     )
                 )
             judged.append(found)
         return judged
+
+
+def _hopeless(replies: Sequence[_Reply], judged: Sequence[Sequence[Candidate]]) -> list[int]:
+    """The replies whose best step is worth less than their floor."""
+    return [
+        i
+        for i, (reply, found) in enumerate(zip(replies, judged, strict=True))
+        if max(found, key=lambda c: c.score).value < reply.own.floor
+    ]
+
+
+def _distinct(steps: Sequence[NextStep]) -> list[NextStep]:
+    """Equal steps as one that says how often it was sampled; the first of them stays."""
+    counts: Counter[tuple[int, ...]] = Counter()
+    for step in steps:
+        counts[step.token_ids] += step.count
+    unique = {step.token_ids: step for step in reversed(steps)}
+    return [replace(unique[ids], count=n) for ids, n in counts.items()]
 
 
 def _open_steps(reply: _Reply, steps: Sequence[NextStep]) -> list[NextStep]:
@@ -321,8 +351,10 @@ def _open_steps(reply: _Reply, steps: Sequence[NextStep]) -> list[NextStep]:
 class _Reply:
     """A reply that is being decoded."""
 
-    def __init__(self, sample: Sample, prompt_ids: tuple[int, ...], weights: Mapping[str, float], budget: int) -> None:
-        self.sample, self.prompt_ids, self.weights, self.budget = sample, prompt_ids, weights, budget
+    def __init__(
+        self, sample: Sample, prompt_ids: tuple[int, ...], weights: Mapping[str, float], own: Thresholds, budget: int
+    ) -> None:
+        self.sample, self.prompt_ids, self.weights, self.own, self.budget = sample, prompt_ids, weights, own, budget
         self.kept: list[NextStep] = []
         self.trail: list[TrailStep] = []
         self.rejected: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
@@ -376,20 +408,37 @@ class _Reply:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What `safeladder pvm train` wrote, read once for any number of decoders over the same model."""
+
+    heads: ValueHeads
+    config: GuidanceConfig
+
+    @classmethod
+    def load(cls, folder: str | Path, engine: LocalEngine) -> Guidance:
+        """The guidance in `folder` (by default MODEL/steering/value-guidance), for an engine of the same model.
+
+        Raises:
+            SafeladderError: no such guidance, or one that was trained on another model.
+        """
+        from safeladder.steering.value_heads import ValueHeads, fingerprint
+
+        heads, about = ValueHeads.load(folder)
+        if about.get("model") != fingerprint(engine):
+            raise SafeladderError(f"{folder}: these value models were trained on another model's states")
+        return cls(heads, GuidanceConfig.of_json(about.get("config", {}), f"{folder}: config"))
+
+    def over(self, engine: LocalEngine) -> GuidedDecoder:
+        """A decoder with a memory of its own."""
+        from safeladder.steering.value_heads import HeadScorer, HeadValues, LearnedRouter
+
+        reader = engine if isinstance(engine, PrefixEngine) else PrefixEngine(engine)
+        scorer = HeadScorer(reader, self.heads)
+        values = [HeadValues(scorer, name) for name in self.heads.principles]
+        return GuidedDecoder(reader, values, LearnedRouter(scorer), self.config, tokenizer=engine.policy.tokenizer)
+
+
 def load_guidance(folder: str | Path, engine: LocalEngine) -> GuidedDecoder:
-    """What `safeladder pvm train` wrote to `folder` (by default MODEL/steering/value-guidance), over an in-process
-    engine of the same model.
-
-    Raises:
-        SafeladderError: no such guidance, or one that was trained on another model.
-    """
-    from safeladder.steering.value_heads import HeadScorer, HeadValues, LearnedRouter, ValueHeads, fingerprint
-
-    heads, about = ValueHeads.load(folder)
-    if about.get("model") != fingerprint(engine):
-        raise SafeladderError(f"{folder}: these value models were trained on another model's states")
-    reader = engine if isinstance(engine, PrefixEngine) else PrefixEngine(engine)
-    scorer = HeadScorer(reader, heads)
-    values = [HeadValues(scorer, name) for name in heads.principles]
-    config = GuidanceConfig.of_json(about.get("config", {}), f"{folder}: config")
-    return GuidedDecoder(reader, values, LearnedRouter(scorer), config, tokenizer=engine.policy.tokenizer)
+    """`Guidance.load`, and a decoder over the engine that it was loaded for. Raises as it does."""
+    return Guidance.load(folder, engine).over(engine)
