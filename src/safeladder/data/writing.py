@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from safeladder.atomic import new_file
 from safeladder.data.samples import IMAGE_MARKER
 from safeladder.types import Part, SafeladderError, Sample
 
@@ -28,17 +29,12 @@ def write_samples(path: str | os.PathLike[str], samples: Sequence[Sample]) -> No
     """
     file = Path(path)
     root = Path(os.path.abspath(file.parent))
-    temporary = root / f".{file.name}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8") as out:
-            for sample in samples:
-                try:
-                    out.write(json.dumps(_to_row(sample, root), ensure_ascii=False, allow_nan=False) + "\n")
-                except (TypeError, ValueError) as error:
-                    raise SafeladderError(f"sample {sample.id!r} cannot be written as JSON: {error}") from None
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(file) as temporary, temporary.open("w", encoding="utf-8") as out:
+        for sample in samples:
+            try:
+                out.write(json.dumps(_to_row(sample, root), ensure_ascii=False, allow_nan=False) + "\n")
+            except (TypeError, ValueError) as error:
+                raise SafeladderError(f"sample {sample.id!r} cannot be written as JSON: {error}") from None
 
 
 def _to_row(sample: Sample, root: Path) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeladder.arguments import positive
+from safeladder.atomic import to_json, write_text
 from safeladder.types import SafeladderError
 
 if TYPE_CHECKING:
@@ -74,10 +73,10 @@ def run(options: argparse.Namespace) -> int:
     pair_judge, text_judge = _pair_judge(options.pair_judge, folder), _text_judge(options.text_judge)
     found = audit(pairs, text_judge, pair_judge, bootstrap=Bootstrap(seed=options.seed), progress=_Progress())
     row = {"data": str(options.data), "rows": total, "limit": options.limit, "seed": options.seed, **found.to_json()}
-    document = json.dumps(row, ensure_ascii=False, indent=1, allow_nan=False)
+    document = to_json(row)
     if out is not None:
-        _write(out, document + "\n")
-    print(document if options.json else describe(found, total))
+        write_text(out, document)
+    print(document.rstrip() if options.json else describe(found, total))
     if out is not None and not options.json:
         print(f"wrote {out}")
     return 0
@@ -133,15 +132,6 @@ def _open(spec: str, flag: str):
         known = f"{EMBEDDED}, " if flag == "--text-judge" else "labels, "
         raise SafeladderError(f"{flag} {spec!r}: allowed are {known}a checkpoint folder and http(s)://HOST/v1#MODEL")
     return open_judge(spec)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Progress:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safeladder import __version__
+from safeladder.atomic import to_json, write_json, write_text  # noqa: F401
 from safeladder.evaluation.replies import State
 from safeladder.evaluation.subjects import Subject
 from safeladder.evaluation.suites.bench import THINK
@@ -20,6 +21,7 @@ from safeladder.evaluation.suites.run import SuiteRun
 from safeladder.evaluation.suites.suite import Figure
 from safeladder.types import Rollout, SafeladderError
 
+write_atomically = write_text
 FORMAT = 1
 REPORT = "report.json"
 SUBJECT = "subject.json"
@@ -168,7 +170,7 @@ def claim(folder: Path, subject: Subject) -> None:
     path = folder / SUBJECT
     mine = {"kind": subject.kind, "name": subject.name, "identity": subject.identity}
     if not path.is_file():
-        write_atomically(path, to_json(mine))
+        write_json(path, mine)
         return
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))["identity"]
@@ -185,26 +187,10 @@ def items_path(folder: Path, suite: str, subset: str) -> Path:
     return folder / ITEMS / f"{suite}.{subset}.jsonl"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The old file stays until the new one is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def to_json(value: Any) -> str:
-    """JSON for people and programs; NaN is refused."""
-    return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-
-
 def write_items(folder: Path, run: SuiteRun) -> None:
     """The subset's rows, all or nothing."""
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in item_rows(run)]
-    write_atomically(items_path(folder, run.bench.suite.name, run.bench.subset), "\n".join(lines) + "\n")
+    write_text(items_path(folder, run.bench.suite.name, run.bench.subset), "\n".join(lines) + "\n")
 
 
 def read_report(folder: Path) -> dict[str, Any]:

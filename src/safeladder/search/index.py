@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from safeladder.atomic import write_json
 from safeladder.search.corpus import read_corpus
 from safeladder.search.extras import import_extra
 from safeladder.search.index_format import (
@@ -31,7 +32,6 @@ from safeladder.search.index_format import (
     read_json,
     read_manifest,
     terms_text,
-    write_json,
     write_manifest,
 )
 from safeladder.search.pages import ENTRY_BYTES, PAGES, PageFile, RepeatedId, pack_entry, pack_page, sort_ids

@@ -7,11 +7,11 @@ out, so that "The Who" can be found.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safeladder.atomic import write_json
 from safeladder.search.extras import import_extra
 from safeladder.search.retriever import Document
 from safeladder.search.words import plain
@@ -104,14 +104,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise SafeladderError(f"{path} is damaged (no JSON object); index anew in another folder")
     return row
-
-
-def write_json(path: Path, row: dict[str, Any]) -> None:
-    """Atomic and durable: after a crash the file is the old or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(row, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from safeladder.search.index_format import write_json
+from safeladder.atomic import write_json
 from safeladder.search.retriever import Document, Hit, Retriever
 from safeladder.types import Message, Part, SafeladderError, Sample
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from safeladder.atomic import new_file, write_json
 from safeladder.models.families import Family, control_strings, tokenizer_of
 from safeladder.models.load import Dtype, load_checkpoint, save_checkpoint
 from safeladder.models.policy import Policy, Prompt
@@ -96,13 +97,10 @@ class Classifier(Policy):
         root = Path(folder)
         save_checkpoint(self.model, self.processor, root / MODEL)
         head = {"weight": self.label_head.weight.detach().cpu(), "bias": self.label_head.bias.detach().cpu()}
-        temporary = root / f".{_HEAD}.{os.getpid()}.tmp"
-        save_file(head, temporary)
-        os.replace(temporary, root / _HEAD)
+        with new_file(root / _HEAD) as temporary:
+            save_file(head, temporary)
         settings = {"format": _FORMAT, "labels": list(self.labels), "about": dict(about)}
-        temporary = root / f".{SETTINGS}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(settings, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, root / SETTINGS)
+        write_json(root / SETTINGS, settings)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, device: str = "cpu", dtype: Dtype = "float32") -> Classifier:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import html
 import io
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from safeladder.atomic import write_bytes
 from safeladder.types import SafeladderError, Sample
 from safeladder.world.families import KINDS, SEARCH
 from safeladder.world.judge import judge
@@ -182,14 +181,9 @@ def _png(cards: dict[str, list[_Card]], elsewhere: str) -> tuple[bytes, bool]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_bytes(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise SafeladderError(f"cannot write {path}: {error.strerror}") from None
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safeladder.atomic import write_json, write_text
 from safeladder.types import SafeladderError
 
 Page = Callable[[Mapping[str, Any]], str]
@@ -89,17 +90,7 @@ def _summary(report: Mapping[str, Any]) -> str:
 def _write(folder: Path, report: Mapping[str, Any], markdown: str, html: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise SafeladderError(f"--out: {folder} is not a folder")
-    texts = {
-        "risk.json": json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
-        "risk.md": markdown,
-        "risk.html": html,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        temporary = folder / f".{name}.tmp"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_json(folder / "risk.json", report)
+    write_text(folder / "risk.md", markdown)
+    write_text(folder / "risk.html", html)
     print(f"wrote {folder / 'risk.html'}, risk.md and risk.json", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeladder.arguments import positive
+from safeladder.atomic import write_text
 from safeladder.types import Message, SafeladderError
 
 if TYPE_CHECKING:
@@ -187,13 +188,8 @@ def _text(report: dict[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, text)
     except OSError as error:
         raise SafeladderError(f"--out: {path} cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     print(f"wrote {path}", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from safeladder.atomic import write_bytes, write_text
 from safeladder.data.content import language_of
 from safeladder.types import SafeladderError
 from safeladder.verifiers.embedded.features import DENSE, Vocabulary, read_pair
@@ -117,9 +118,9 @@ class EmbeddedJudge:
             "dense": list(DENSE),
             "grams": list(self.vocabulary.grams),
         }
-        _write(root / WEIGHTS, save({"weights": self.weights.astype(np.float32)}))
-        _write(root / CARD, card.encode())
-        _write(root / SETTINGS, (json.dumps(settings, ensure_ascii=False) + "\n").encode())
+        write_bytes(root / WEIGHTS, save({"weights": self.weights.astype(np.float32)}))
+        write_text(root / CARD, card)
+        write_text(root / SETTINGS, json.dumps(settings, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> EmbeddedJudge:
@@ -164,15 +165,3 @@ class EmbeddedJudge:
 def shipped(kind: Kind) -> EmbeddedJudge:
     """The judge that comes with the package."""
     return EmbeddedJudge.load(Path(__file__).parent / kind)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ suite it grades the value dimensions, and hallucinations stay unscored unless a 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from safeladder.atomic import write_bytes, write_text
 from safeladder.evaluation.suites.answers import unread
 from safeladder.evaluation.suites.mllmguard.reader import HALLUCINATION, VALUE_DIMENSIONS
 from safeladder.evaluation.suites.rows import read_object, read_rows
@@ -95,8 +95,8 @@ class GuardRank:
             f"{name}.{part}": getattr(h, part) for name, h in self._heads.items() for part in ("weights", "biases")
         }
         settings = {"format": _FORMAT, "heads": {name: list(h.vocabulary.grams) for name, h in self._heads.items()}}
-        _write(folder / WEIGHTS, save(tensors))
-        _write(folder / SETTINGS, json.dumps(settings, ensure_ascii=False).encode())
+        write_bytes(folder / WEIGHTS, save(tensors))
+        write_text(folder / SETTINGS, json.dumps(settings, ensure_ascii=False))
 
     @classmethod
     def load(cls, folder: Path) -> GuardRank:
@@ -208,12 +208,3 @@ def _matrix(vocabulary: Vocabulary, pairs: Sequence[tuple[str, str, str]]) -> Sp
 
 def _width(vocabulary: Vocabulary) -> int:
     return vocabulary.width + len(VALUE_DIMENSIONS)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
