@@ -23,7 +23,7 @@ from safeladder.serving import api
 from safeladder.serving.chat import sample_of
 from safeladder.serving.limits import Limits
 from safeladder.serving.memory import MemoryFile
-from safeladder.serving.scoring import Scorers, shipped_verifiers
+from safeladder.serving.scoring import shipped_verifiers
 from safeladder.serving.serve_command import load_host
 from safeladder.steering import value_heads
 from safeladder.steering.directions import Direction, Directions, fingerprint, load_directions
@@ -35,7 +35,8 @@ from serving.live import NAME, SEARCHING, Shown, ask, formatted, live, stream
 
 CHAT, EDIT, STEPS, EDITS = (f"/v1/{p}" for p in ("chat/completions", "safeladder/edit", "safeladder/steps",
                                                  "safeladder/edits"))  # fmt: skip
-GUIDANCE = {"candidates": 2, "step_tokens": 4, "backtracks": 1, "floor": 0.5, "proposals": 0}
+FLOORS = {name: {"floor": 0.5} for name in PRINCIPLES}
+GUIDANCE = {"candidates": 2, "step_tokens": 4, "backtracks": 1, "proposals": 0, "thresholds": FLOORS}
 
 
 def said(client: httpx.Client, body: dict[str, Any], path: str = CHAT) -> dict[str, Any]:
@@ -94,8 +95,7 @@ def client(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     memory = tmp_path_factory.mktemp("memory") / "edits.jsonl"
     options = parsed(str(checkpoint), "--memory", str(memory))
     host = load_host(options, ("value-guidance", "treble"), Limits())
-    values = host.guidance["value-guidance",].values
-    with live(host=host, scorers=Scorers(shipped_verifiers(), values)) as found:
+    with live(host=host, verifiers=shipped_verifiers()) as found:
         yield found
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from safeladder.serving import api
 from safeladder.serving.steered import Host
@@ -13,24 +14,6 @@ from safeladder.steering.values import ValueModel
 from safeladder.types import Engine, Response, Rollout, SafeladderError, Sample, Score, Verifier
 
 
-@dataclass(frozen=True, slots=True)
-class Scorers:
-    """What scores steps.
-
-    Attributes:
-        verifiers: read the reply up to a step as if it were the whole.
-        values: of guided decoding; they need to know what was asked.
-    """
-
-    verifiers: Sequence[Verifier] = ()
-    values: Sequence[ValueModel] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """Names under `scores`."""
-        return [*(v.name for v in self.verifiers), *(_name(v) for v in self.values)]
-
-
 def shipped_verifiers() -> list[Verifier]:
     """The embedded judges: English text, no images."""
     from safeladder.verifiers.embedded import EmbeddedRefusal, EmbeddedSafety
@@ -38,8 +21,19 @@ def shipped_verifiers() -> list[Verifier]:
     return [EmbeddedSafety(), EmbeddedRefusal()]
 
 
+def score_names(host: Host, verifiers: Sequence[Verifier]) -> list[str]:
+    """Names under `scores`."""
+    values = next((joined.names for joined in host.guidance.values()), [])
+    return [*(v.name for v in verifiers), *map(_name, values)]
+
+
 def score_steps(
-    scorers: Scorers, engine: Engine, sample: Sample | None, reasoning: str, answer: str | None
+    verifiers: Sequence[Verifier],
+    values: Sequence[ValueModel],
+    engine: Engine,
+    sample: Sample | None,
+    reasoning: str,
+    answer: str | None,
 ) -> api.StepsReply:
     """Split reasoning and score the reply up to the end of every step, then (with an answer) as a whole.
 
@@ -50,7 +44,7 @@ def score_steps(
     rows: list[dict[str, api.StepScore]] = [{} for _ in texts]
     whole: dict[str, api.StepScore] | None = None if answer is None else {}
     asked = sample or Sample(id="steps", label="chat", messages=())
-    for verifier in scorers.verifiers:
+    for verifier in verifiers:
         shown = [*texts, *([] if answer is None else [answer])]
         rollouts = [Rollout.of_text(asked, text, Response(answer=text)) for text in shown]
         verdicts = [_verdict(score) for score in verifier.score(rollouts)]
@@ -58,14 +52,14 @@ def score_steps(
             row[verifier.name] = score
         if whole is not None:
             whole[verifier.name] = verdicts[-1]
-    if scorers.values:
+    if values:
         pieces = _pieces(engine, sample, [step.text for step in steps], answer)
-        for model in scorers.values:
+        for model in values:
             found = [_value(model, sample, piece) for piece in pieces]
             for row, score in zip(rows, found, strict=False):
-                row[_name(model)] = score
+                row[_name(model.name)] = score
             if whole is not None:
-                whole[_name(model)] = found[-1]
+                whole[_name(model.name)] = found[-1]
     return api.StepsReply(
         steps=[
             api.ScoredStep(step=number, text=step.text, start=step.start, end=step.end, scores=row)
@@ -75,13 +69,19 @@ def score_steps(
     )
 
 
-def scored(host: Host, scorers: Scorers, sample: Sample | None, reasoning: str, answer: str | None) -> api.StepsReply:
-    """`score_steps` on a served model; nothing is remembered of the request."""
-    try:
-        return score_steps(scorers, host.engine, sample, reasoning, answer)
-    finally:
-        if scorers.values:
-            host.forget_guided()
+async def scored(
+    host: Host, verifiers: Sequence[Verifier], sample: Sample | None, reasoning: str, answer: str | None
+) -> api.StepsReply:
+    """`score_steps` on a served model, on a thread. Cancel the task to give up."""
+
+    def work(values: Sequence[ValueModel]) -> api.StepsReply:
+        return score_steps(verifiers, values, host.engine, sample, reasoning, answer)
+
+    steering = next(iter(host.guidance), None)
+    if steering is None:
+        return await asyncio.to_thread(work, ())
+    asked = sample or Sample(id="steps", label="chat", messages=())
+    return await host.seated(steering, asked, lambda decoder: work(decoder.values))
 
 
 _Piece = tuple[tuple[int, ...], tuple[int, ...]] | str
@@ -126,5 +126,5 @@ def _verdict(score: Score) -> api.StepScore:
     return api.StepScore(value=score.value, label=score.label if score.value is not None else score.explanation)
 
 
-def _name(model: ValueModel) -> str:
-    return f"value-model-{model.name}"
+def _name(principle: str) -> str:
+    return f"value-model-{principle}"

@@ -17,9 +17,9 @@ from safeladder.types import SafeladderError
 if TYPE_CHECKING:
     from safeladder.rollout.continuous import ContinuousEngine
     from safeladder.serving import api
+    from safeladder.serving.joined import JoinedGuidance
     from safeladder.serving.limits import Limits
     from safeladder.serving.steered import Host, Treble
-    from safeladder.steering.guided import GuidedDecoder
 
 PORT = 8000
 GRACE = 30
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     from safeladder.search.server import is_loopback, listen
     from safeladder.serving.audit import AuditLog
     from safeladder.serving.limits import KEY_VARIABLE, read_keys
-    from safeladder.serving.scoring import Scorers, shipped_verifiers
+    from safeladder.serving.scoring import shipped_verifiers
     from safeladder.serving.server import create_app
 
     import_extra("fastapi", "serve")
@@ -109,11 +109,10 @@ def run(options: argparse.Namespace) -> int:
     limits = _limits(options)
     with listen(options.host, options.port, protected=True) as at:
         host = load_host(options, steering, limits)
-        guided = next(iter(host.guidance.values()), None)
         app = create_app(
             host,
             limits=limits,
-            scorers=Scorers(shipped_verifiers(), guided.values if guided else ()),
+            verifiers=shipped_verifiers(),
             keys=keys,
             audit=audit,
             audit_prompts=options.audit_prompts,
@@ -224,16 +223,16 @@ def _treble(folder: Path, engine: ContinuousEngine) -> Treble:
 
 def _guidance(
     folder: Path, engine: ContinuousEngine, treble: Treble | None
-) -> dict[tuple[api.Steering, ...], GuidedDecoder]:
-    from safeladder.serving.steered import View
-    from safeladder.steering.guided import load_guidance
+) -> dict[tuple[api.Steering, ...], JoinedGuidance]:
+    from safeladder.serving.joined import JoinedGuidance
+    from safeladder.steering.guided import Guidance
 
-    where = str(folder / FOLDERS["value-guidance"])
-    found: dict[tuple[api.Steering, ...], GuidedDecoder] = {
-        ("value-guidance",): load_guidance(where, View(engine, None))
-    }
+    guidance = Guidance.load(folder / FOLDERS["value-guidance"], engine)
+    found: dict[tuple[api.Steering, ...], JoinedGuidance] = {("value-guidance",): JoinedGuidance(guidance, engine)}
     if treble is not None:
-        found["value-guidance", "treble"] = load_guidance(where, View(engine, treble.edit))
+        found["value-guidance", "treble"] = JoinedGuidance(
+            guidance, engine, edit=treble.edit, vision_edit=treble.vision_edit
+        )
     return found
 
 

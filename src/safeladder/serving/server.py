@@ -27,11 +27,11 @@ from safeladder.serving.limits import Limits, SameOrigin
 from safeladder.serving.plans import Plan, plan_chat, plan_edit, plan_steps
 from safeladder.serving.records import LEFT, Counted, Record, Recorder
 from safeladder.serving.replies import DONE, Relay, Replies, error_event
-from safeladder.serving.scoring import Scorers, scored
+from safeladder.serving.scoring import score_names, scored
 from safeladder.serving.searched import Unavailable
 from safeladder.serving.steered import Host
 from safeladder.steering.edit_rules import EditPair
-from safeladder.types import SafeladderError
+from safeladder.types import SafeladderError, Verifier
 
 _WHY = {
     400: "The request cannot be served as it is.",
@@ -152,7 +152,7 @@ def create_app(
     host: Host,
     *,
     limits: Limits | None = None,
-    scorers: Scorers | None = None,
+    verifiers: Sequence[Verifier] = (),
     keys: Sequence[str] | None = None,
     audit: AuditLog | None = None,
     audit_prompts: bool = False,
@@ -162,7 +162,7 @@ def create_app(
     """The server as an ASGI application. It closes the host and the audit log when it shuts down.
 
     Args:
-        scorers: what `/v1/safeladder/steps` scores with.
+        verifiers: what `/v1/safeladder/steps` scores with, beside the value models of guidance.
         keys: any of them opens the server (``Authorization: Bearer KEY``); None = open to whoever reaches it.
         audit: where finished requests are noted; with `audit_prompts` their text too.
         names: host names that the server goes by; requests of web pages of other origins are refused. None = no check.
@@ -172,7 +172,7 @@ def create_app(
         SafeladderError: FastAPI is not installed.
     """
     fastapi = import_extra("fastapi", "serve")
-    limits, scorers = limits or Limits(), scorers or Scorers()
+    limits = limits or Limits()
     desk, preparing = Desk(limits), ThreadPoolExecutor(4, thread_name_prefix="prepare")
     recorder = Recorder(host, desk, audit, with_text=audit_prompts)
     started = int(time.time())
@@ -278,7 +278,7 @@ def create_app(
                 search=host.retriever is not None,
                 edits=host.memory is not None,
                 images=host.images,
-                scores=scorers.names,
+                scores=score_names(host, verifiers),
                 context_length=host.engine.context_length,
                 max_tokens=min(limits.tokens, host.engine.context_length),
                 max_n=limits.choices,
@@ -295,11 +295,7 @@ def create_app(
         with desk.place():
             async with asyncio.timeout(limits.seconds):
                 sample = await prepared(plan_steps, host, limits, body)
-                # Value models share the engines of guided decoding, which take one call at a time.
-                pool = host.guided_pool if scorers.values else preparing
-                return await asyncio.get_running_loop().run_in_executor(
-                    pool, scored, host, scorers, sample, body.reasoning, body.answer
-                )
+                return await scored(host, verifiers, sample, body.reasoning, body.answer)
 
     def memory() -> Any:
         if host.memory is None:

@@ -1,28 +1,29 @@
 """The model as the server runs it: one reply at a time, plain or steered or searching, on an engine that many share.
 
 A `Job` is one choice of a request. Plain replies and directions go straight to the continuous engine, token by token;
-value guidance, searches and the edit memory are written as ordinary code over an `Engine`, so each runs on a thread of
-a pool over a lane of the same engine. Whatever is cancelled frees its rows before the next token.
+searches, the edit memory and value guidance are written as ordinary code over an `Engine`, so each runs on a thread of
+a pool: over a lane of the same engine, or at a seat of `JoinedGuidance`. Whatever is cancelled frees its rows before
+the next token; a guided reply's rows, where others share its batch, before the next step.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safeladder.rollout.continuous import ContinuousEngine
-from safeladder.rollout.decoder import Decoder, MlpEdit
+from safeladder.rollout.decoder import MlpEdit
 from safeladder.rollout.lane import Lane
-from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.tickets import SampledToken, VisionEdit
 from safeladder.search.settings import SearchSettings
 from safeladder.serving import api
 from safeladder.serving.chat import Piece, Token
+from safeladder.serving.joined import JoinedGuidance, Left
 from safeladder.serving.searched import searched
 from safeladder.types import (
     Completion,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from safeladder.serving.memory import MemoryFile
     from safeladder.steering.guided import GuidedDecoder, TrailStep
 
-_THREADS = 32
+_THREADS = _GUIDED = 32
+Result = TypeVar("Result")
 Hear = Callable[[Token | Piece | api.Live], None]
 """Told of what comes, in order, from any thread."""
 
@@ -79,22 +81,6 @@ class Outcome:
     """Of the last step that guidance kept."""
 
 
-class View(LocalEngine):
-    """Another engine's weights for one caller at a time, steered by an edit of its own; nothing is copied."""
-
-    def __init__(self, engine: LocalEngine, edit: MlpEdit | None) -> None:
-        self._of = engine
-        super().__init__(engine.policy, max_rows=engine.max_rows)
-        self.edit = edit
-
-    def sync(self) -> None:
-        """Nothing to copy."""
-
-    @property
-    def decoder(self) -> Decoder:
-        return self._of.decoder
-
-
 @dataclass(frozen=True, slots=True)
 class Treble:
     """Directions as the engine takes them."""
@@ -110,7 +96,7 @@ class Host:
         engine: runs the model; closed by `close`.
         name: what clients call the model.
         revision: hash of its checkpoint.
-        guidance: guided decoders by the steering they run under (with directions, and without); empty = none.
+        guidance: by the steering that it runs under (with directions, and without); empty = none.
         treble: directions; None = not offered.
         retriever: finds pages; None = no search.
         searching: how the model learned to search.
@@ -123,7 +109,7 @@ class Host:
         *,
         name: str,
         revision: str,
-        guidance: Mapping[tuple[api.Steering, ...], GuidedDecoder] | None = None,
+        guidance: Mapping[tuple[api.Steering, ...], JoinedGuidance] | None = None,
         treble: Treble | None = None,
         retriever: Retriever | None = None,
         searching: SearchSettings | None = None,
@@ -134,8 +120,8 @@ class Host:
         self.retriever, self.memory = retriever, memory
         self.searching = searching or SearchSettings()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="reply")
-        # Its engines take one call at a time.
-        self.guided_pool = ThreadPoolExecutor(1, thread_name_prefix="guided")
+        # Of its own: threads that wait for one another must not wait for what searches.
+        self._guided_pool = ThreadPoolExecutor(_GUIDED, thread_name_prefix="guided")
         self._texts: dict[int, str] = {}
 
     @property
@@ -163,16 +149,13 @@ class Host:
             found = self._texts[id] = str(self.tokenizer.decode([id], skip_special_tokens=False))
         return found
 
-    def forget_guided(self) -> None:
-        """Drop what guided decoding remembers of prompts; on the guided pool only."""
-        for decoder in self.guidance.values():
-            if isinstance(decoder.engine, LocalEngine):
-                decoder.engine.forget()
-
     def close(self, grace: float) -> None:
         """Let what runs go on for up to `grace` seconds, then cancel it."""
+        until = time.monotonic() + grace
         self.engine.close(grace)
-        for pool in (self._pool, self.guided_pool):
+        for joined in self.guidance.values():
+            joined.close(max(0.0, until - time.monotonic()))
+        for pool in (self._pool, self._guided_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, job: Job, hear: Hear, *, live: bool) -> Outcome:
@@ -189,12 +172,32 @@ class Host:
             Unavailable: the search index failed.
         """
         if job.search:
-            return await self._threaded(self._pool, self._searched, job, hear)
+            return await self._in_lane(self._searched, job, hear)
         if job.memory:
-            return await self._threaded(self._pool, self._remembered, job, hear)
+            return await self._in_lane(self._remembered, job, hear)
         if "value-guidance" in job.steering:
-            return await self._threaded(self.guided_pool, self._guided, job, hear)
+            return await self.seated(job.steering, job.sample, lambda decoder: self._guided(decoder, job, hear))
         return await self._plain(job, hear, live)
+
+    async def seated(
+        self, steering: tuple[api.Steering, ...], sample: Sample, work: Callable[[GuidedDecoder], Result]
+    ) -> Result:
+        """Do what takes a guided decoder, on a thread, beside others. Cancel the task to give up.
+
+        Raises:
+            EngineClosed: the server is stopping.
+        """
+        seat = self.guidance[steering].seat()
+
+        def seated() -> Result:
+            with seat.taken(sample) as decoder:
+                return work(decoder)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._guided_pool, seated)
+        except asyncio.CancelledError:
+            seat.cancel()
+            raise
 
     async def _plain(self, job: Job, hear: Hear, live: bool) -> Outcome:
         def on_token(token: SampledToken) -> None:
@@ -218,37 +221,28 @@ class Host:
         assert self.treble is not None
         return self.treble
 
-    async def _threaded(
-        self, pool: ThreadPoolExecutor, work: Callable[[Job, Lane, Hear], Outcome], job: Job, hear: Hear
-    ) -> Outcome:
+    async def _in_lane(self, work: Callable[[Job, Lane, Hear], Outcome], job: Job, hear: Hear) -> Outcome:
         treble = self._treble(job)
         lane = _Lane(self.engine, edit=treble.edit, vision_edit=treble.vision_edit)
         left = False
 
         def told(what: Token | Piece | api.Live) -> None:
             if left:
-                raise _Left
+                raise Left
             hear(what)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work, job, lane, told)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, job, lane, told)
         except asyncio.CancelledError:
             left = True
             lane.cancel()
             raise
 
-    def _guided(self, job: Job, lane: Lane, hear: Hear) -> Outcome:
-        decoder, treble = self.guidance[job.steering], self._treble(job)
-
+    def _guided(self, decoder: GuidedDecoder, job: Job, hear: Hear) -> Outcome:
         def on_step(step: TrailStep) -> None:
             hear(api.Live(step=trail_step(step)))
 
-        looking = treble.vision_edit() if treble.vision_edit and job.sample.images else contextlib.nullcontext()
-        try:
-            with looking:
-                result = decoder.generate(job.sample, job.params, seed=job.seed, on_step=on_step)
-        finally:
-            self.forget_guided()
+        result = decoder.generate(job.sample, job.params, seed=job.seed, on_step=on_step)
         cost, last = result.cost, result.trail[-1]
         return replace(
             _completed(result.completion),
@@ -293,10 +287,6 @@ class Host:
                 support=applied.support,
             ),
         )
-
-
-class _Left(Exception):
-    """Nobody waits for this reply any more."""
 
 
 class _Lane(Lane):
