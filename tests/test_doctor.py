@@ -24,7 +24,7 @@ def tiny(tmp_path: Path) -> Recipe:
 
 
 def on(monkeypatch: pytest.MonkeyPatch, **sizes) -> None:
-    machine = {"cores": 2, "memory": 16 * GB, "disk": 100 * GB, "gpus": (), **sizes}
+    machine = {"cores": 2, "memory": 16 * GB, "disk": 100 * GB, "gpus": (), "kernels": "compiled", **sizes}
     monkeypatch.setattr(doctor, "look", lambda: Machine(**machine))
 
 
@@ -39,6 +39,7 @@ def test_installed_versions_and_machine_are_named():
         assert f"{package} {importlib.metadata.version(package)}" in text
     assert "cores" in text
     assert "GPU" in text
+    assert "passes between matrix products on the CPU: " in text
 
 
 def test_B18_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch):

@@ -44,12 +44,15 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Sizes in bytes. `gpus`: name and memory of each GPU that torch sees; None where torch is missing."""
+    """Sizes in bytes. `gpus`: name and memory of each GPU that torch sees; None where torch is missing. `kernels`:
+    whether `models/kernels.c` is compiled, or why not.
+    """
 
     cores: int
     memory: int
     disk: int
     gpus: tuple[tuple[str, int], ...] | None
+    kernels: str
 
 
 def diagnose(recipe: Recipe | None = None) -> Diagnosis:
@@ -80,7 +83,16 @@ def look() -> Machine:
         memory=min(total, int(limit)) if limit.isdigit() else total,
         disk=shutil.disk_usage(".").free,
         gpus=_gpus(),
+        kernels=_kernels(),
     )
+
+
+def _kernels() -> str:
+    try:
+        from safeladder.models import kernels
+    except ImportError:
+        return "torch is not installed"
+    return kernels.status()
 
 
 def _gpus() -> tuple[tuple[str, int], ...] | None:
@@ -138,6 +150,7 @@ def _version(package: str) -> str | None:
 def _machine(machine: Machine) -> Iterator[str]:
     memory, disk = gigabytes(machine.memory), gigabytes(machine.disk)
     yield f"{machine.cores} cores, {memory} memory, {disk} free disk here"
+    yield f"passes between matrix products on the CPU: {machine.kernels}"
     if machine.gpus is None:
         yield "GPU: unknown, torch is not installed"
     elif not machine.gpus:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.conftest import FAMILY_NAMES, ask, picture
-from safeladder.models import trunk
+from safeladder.models import kernels, trunk
 from safeladder.models.families import family_of
 from safeladder.models.lora import add_lora
 from safeladder.models.policy import Policy
@@ -79,10 +79,15 @@ def outcome(policy, batch, temperature):
     return outputs.logprobs.detach(), outputs.entropy, gradients
 
 
+@pytest.mark.parametrize("passes", ["compiled", "torch"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("name", FAMILY_NAMES)
-def test_values_and_gradients_equal_the_modules(policies, name, sizes, temperature):
+def test_values_and_gradients_equal_the_modules(policies, monkeypatch, name, sizes, temperature, passes):
+    if passes == "torch":
+        monkeypatch.setattr(kernels, "_load", lambda: (None, "off"))
+    elif kernels.status() != "compiled":
+        pytest.skip(f"no compiled passes: {kernels.status()}")
     policy = policies[name]
     batch = batch_of(policy, sizes)
     assert trunk.supports(policy.family.text_model(policy.model), policy.family.lm_head(policy.model))
@@ -119,13 +124,9 @@ def test_gradients_against_finite_differences():
     shape = trunk._Shape(heads=2, kv_heads=1, dimension=4, eps=1e-5)
     angles = torch.linspace(0, 3, 11 * 2, dtype=torch.float64).view(11, 2)
     turn = torch.polar(torch.ones_like(angles), angles)
-    blocks = tuple(
-        trunk._Block(queries=b.queries, keys=b.keys, real=b.real, bias=None if b.bias is None else b.bias.double())
-        for b in layout.blocks
-    )
     tensors = (random(8), random(16, 8), random(16), random(8, 8), random(8), random(12, 8), random(8, 6))
     assert torch.autograd.gradcheck(
-        lambda x, *weights: trunk._Layer.apply(x, turn, blocks, shape, *weights),
+        lambda x, *weights: trunk._Layer.apply(x, turn, layout, shape, *weights),
         (random(11, 8), *tensors),
         nondet_tol=1e-12,
     )
@@ -173,6 +174,12 @@ def test_attention_blocks_see_what_the_mask_shows(rows):
         [layout.mask[b, 0, s][place] & (row == b) for b, s in zip(row.tolist(), place.tolist(), strict=True)]
     )
     assert torch.equal(seen, expected)
+    rows_seen = torch.zeros_like(seen)
+    for start, size, before, context in layout.spans.tolist():
+        for t in range(size):
+            rows_seen[start + t, start : start + t + 1] = True
+            rows_seen[start + t, before : before + context] = True
+    assert torch.equal(rows_seen, expected)
     assert torch.equal(layout.packed[layout.tokens], torch.arange(len(layout.tokens)))
 
 

@@ -8,7 +8,8 @@ pass after the other, each with its own autograd node, over tokens half of which
   computed to be masked;
 - a block is one autograd function with a hand-written backward pass: query, key and value are one product, gate and up
   another, a norm's weight is folded into the product that follows it, and rotary positions are one complex product;
-- log-probabilities come from one softmax, which its backward pass reuses.
+- log-probabilities come from one softmax, which its backward pass reuses;
+- what is between the products is compiled where there is a C compiler (`kernels`).
 
 It covers the block that Qwen2.5-VL, InternVL (Qwen2) and Llama share: RMSNorm, grouped-query attention with rotary
 positions, SwiGLU. `supports` says where it applies; everywhere else the modules run as they are, and tests hold both
@@ -17,7 +18,6 @@ to the same values and gradients.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,8 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+from safeladder.models import kernels
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def supports(text: Any, head: nn.Module) -> bool:
@@ -96,21 +98,31 @@ class Layout:
         return any(len(r) != 1 for r in self.responses)
 
     @cached_property
-    def blocks(self) -> tuple[_Block, ...]:
-        """What attention computes: rows of causal attention, and where prompts are shared, responses over prompts."""
-        offsets = [0]
+    def spans(self) -> Tensor:
+        """int64 [R, 4]: rows of causal attention among the tokens, and the prompt that all of a row sees as well.
+
+        A row is a prompt with its response, or where prompts are shared, a prompt or a response.
+        """
+        rows = []
+        start = 0
         for prompt, responses in zip(self.prompts, self.responses, strict=True):
-            offsets.append(offsets[-1] + prompt + sum(responses))
-        if not self.shared:
-            return (_block([(o, n - o) for o, n in itertools.pairwise(offsets)]),)
-        rows, before = [], []
-        for offset, prompt, responses in zip(offsets, self.prompts, self.responses, strict=False):
-            start = offset + prompt
+            if not self.shared:
+                rows.append((start, prompt + responses[0], 0, 0))
+                start += prompt + responses[0]
+                continue
+            rows.append((start, prompt, 0, 0))
+            offset, start = start, start + prompt
             for size in responses:
-                rows.append((start, size))
-                before.append((offset, prompt))
+                rows.append((start, size, offset, prompt))
                 start += size
-        return _block(list(zip(offsets, self.prompts, strict=False))), _block(rows, before)
+        return torch.tensor(rows)
+
+    @cached_property
+    def blocks(self) -> tuple[_Block, ...]:
+        """The rows of `spans`, padded: those that see no prompt beside themselves, and those that do."""
+        alone = self.spans[:, 3] == 0
+        blocks = [_block(self.spans[alone])]
+        return tuple(blocks) if alone.all() else (*blocks, _block(self.spans[~alone]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,22 +147,22 @@ class _Block:
         return self.queries.flatten()[self.place]
 
 
-def _spans(spans: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Token numbers [R, T] of (start, size) spans, and which of them are real."""
-    starts, sizes = torch.tensor(spans).unbind(1)
+def _spread(spans: Tensor) -> tuple[Tensor, Tensor]:
+    """Token numbers [R, T] of (start, size) spans [R, 2], and which of them are real."""
+    starts, sizes = spans.unbind(1)
     within = torch.arange(int(sizes.max()))
     real = within < sizes.unsqueeze(1)
     return torch.where(real, starts.unsqueeze(1) + within, 0), real
 
 
-def _block(rows: list[tuple[int, int]], before: list[tuple[int, int]] | None = None) -> _Block:
-    queries, real = _spans(rows)
-    if before is None:
+def _block(spans: Tensor) -> _Block:
+    queries, real = _spread(spans[:, :2])
+    if not spans[:, 3].any():
         return _Block(queries=queries, keys=queries, real=real, bias=None)
-    context, visible = _spans(before)
+    context, visible = _spread(spans[:, 2:])
     size = queries.shape[1]
     causal = torch.ones(size, size, dtype=torch.bool).tril()
-    seen = torch.cat((visible.unsqueeze(1).expand(-1, size, -1), causal.expand(len(rows), -1, -1)), dim=2)
+    seen = torch.cat((visible.unsqueeze(1).expand(-1, size, -1), causal.expand(len(spans), -1, -1)), dim=2)
     bias = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
     return _Block(queries=queries, keys=torch.cat((context, queries), dim=1), real=real, bias=bias.unsqueeze(1))
 
@@ -183,7 +195,7 @@ def forward(text: Any, embeddings: Tensor, position_ids: Tensor, layout: Layout)
         x = _Layer.apply(
             x,
             turn,
-            layout.blocks,
+            layout,
             shape,
             layer.input_layernorm.weight,
             torch.cat([p.weight for p in projections]),
@@ -215,34 +227,63 @@ class _Shape:
     eps: float
 
 
-def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x / RMS(x) and 1 / RMS(x) [N, 1]."""
-    scale = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(eps).rsqrt_().unsqueeze(1)
-    return x * scale, scale
-
-
-def _normalised_backward(gradient: Tensor, unit: Tensor, scale: Tensor, out: Tensor) -> Tensor:
-    """Add the gradient with respect to x to `out`, in place: (g - u·mean(g·u)) / RMS."""
-    out.addcmul_(gradient, scale)
-    along = torch.linalg.vecdot(gradient, unit).div_(-unit.shape[-1]).unsqueeze(1)
-    return out.addcmul_(unit, along.mul_(scale))
-
-
 def _folded(gradient: Tensor, weight: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
     """From the gradient of weight·diag(norm): that of the weight and that of the norm."""
     return gradient * norm, torch.linalg.vecdot(gradient, weight, dim=0)
+
+
+def _attend(mixed: Tensor, layout: Layout, shape: _Shape) -> tuple[Tensor, list[Tensor]]:
+    """Attention [N, heads·D] over rotated queries, keys and values, and what its backward pass needs."""
+    heads, kv_heads, dimension = shape.heads, shape.kv_heads, shape.dimension
+    if kernels.attends(layout.spans, mixed, dimension):
+        attended, lse = kernels.attend(layout.spans, mixed, heads, kv_heads, dimension)
+        return attended, [lse]
+    query, key, value = mixed.unflatten(1, (-1, dimension)).split((heads, kv_heads, kv_heads), dim=1)
+    attended, saved = mixed.new_empty(len(mixed), heads * dimension), []
+    for block in layout.blocks:
+        q, k, v = (t[index].transpose(1, 2) for t, index in
+                   ((query, block.queries), (key, block.keys), (value, block.keys)))  # fmt: skip
+        bias = None if block.bias is None else block.bias.to(mixed.dtype)
+        out, lse = _flash(q, k, v, 0.0, bias is None, attn_mask=bias)
+        attended[block.token] = out.transpose(1, 2).reshape(-1, heads * dimension)[block.place]
+        saved += [q, k, v, out, lse]
+    return attended, saved
+
+
+def _attend_backward(
+    gradient: Tensor, mixed: Tensor, attended: Tensor, saved: list[Tensor], layout: Layout, shape: _Shape
+) -> Tensor:
+    """Gradient of `mixed` from that of `attended`."""
+    heads, kv_heads, dimension = shape.heads, shape.kv_heads, shape.dimension
+    if len(saved) == 1:
+        return kernels.attend_backward(layout.spans, mixed, attended, saved[0], gradient, heads, kv_heads, dimension)
+    d_mixed = torch.zeros_like(mixed)
+    d_query, d_key, d_value = d_mixed.unflatten(1, (-1, dimension)).split((heads, kv_heads, kv_heads), dim=1)
+    for number, block in enumerate(layout.blocks):
+        q, k, v, out, lse = saved[5 * number : 5 * number + 5]
+        d_out = gradient.new_zeros(block.real.numel(), heads * dimension)
+        d_out[block.place] = gradient[block.token]
+        d_out = d_out.view(*block.real.shape, heads, dimension).transpose(1, 2)
+        bias = None if block.bias is None else block.bias.to(mixed.dtype)
+        parts = _flash_backward(d_out, q, k, v, out, lse, 0.0, bias is None, attn_mask=bias)
+        dq, dk, dv = (t.transpose(1, 2).flatten(0, 1) for t in parts)
+        d_query[block.token] = dq[block.place]
+        keys = block.keys.flatten()
+        # A prompt's keys are read by all its responses, padding reads token 0: its gradients there are zero.
+        d_key.index_add_(0, keys, dk)
+        d_value.index_add_(0, keys, dv)
+    return d_mixed
 
 
 class _Layer(torch.autograd.Function):
     """One block: x + attention(norm(x)), then x + mlp(norm(x)). x [N, hidden]."""
 
     @staticmethod
-    def forward(ctx, x, turn, blocks, shape, norm1, qkv, qkv_bias, output, norm2, gate_up, down):
-        heads, kv_heads, dimension = shape.heads, shape.kv_heads, shape.dimension
-        rotated = (heads + kv_heads) * dimension
-        order = _interleaved(heads + kv_heads, dimension)
+    def forward(ctx, x, turn, layout, shape, norm1, qkv, qkv_bias, output, norm2, gate_up, down):
+        rotated = (shape.heads + shape.kv_heads) * shape.dimension
+        order = _interleaved(shape.heads + shape.kv_heads, shape.dimension)
 
-        unit1, scale1 = _normalised(x, shape.eps)
+        unit1, scale1 = kernels.unit(x, shape.eps)
         folded1 = qkv * norm1
         # Half-split pairs side by side: a dot product of query and key does not depend on the order within a head.
         folded1[:rotated] = folded1[order]
@@ -252,81 +293,39 @@ class _Layer(torch.autograd.Function):
             bias = qkv_bias.clone()
             bias[:rotated] = qkv_bias[order]
             mixed = torch.addmm(bias, unit1, folded1.T)
-        pairs = mixed[:, :rotated].unflatten(1, (heads + kv_heads, dimension // 2, 2))
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * turn.unsqueeze(1)).flatten(2)
-        query, key = turned[:, :heads], turned[:, heads:]
-        value = mixed[:, rotated:].unflatten(1, (kv_heads, dimension))
-
-        attended = x.new_empty(len(x), heads * dimension)
-        saved = []
-        for block in blocks:
-            q, k, v = (t[index].transpose(1, 2) for t, index in
-                       ((query, block.queries), (key, block.keys), (value, block.keys)))  # fmt: skip
-            out, lse = _attend(q, k, v, 0.0, block.bias is None, attn_mask=block.bias)
-            attended[block.token] = out.transpose(1, 2).reshape(-1, heads * dimension)[block.place]
-            saved += [q, k, v, out, lse]
+        kernels.rotate_(mixed, turn, shape.heads + shape.kv_heads)
+        attended, saved = _attend(mixed, layout, shape)
 
         middle = torch.addmm(x, attended, output.T)
-        unit2, scale2 = _normalised(middle, shape.eps)
+        unit2, scale2 = kernels.unit(middle, shape.eps)
         folded2 = gate_up * norm2
         both = unit2 @ folded2.T
-        gate, up = both.chunk(2, dim=1)
-        sigmoid = torch.sigmoid(gate)
-        active = gate * sigmoid
-        hidden = active * up
+        hidden = kernels.swiglu(both)
         ctx.save_for_backward(
-            turn, norm1, qkv, qkv_bias, output, norm2, gate_up, down, folded1, folded2, unit1, scale1, attended,
-            unit2, scale2, both, sigmoid, active, hidden, order, *saved,
+            turn, norm1, qkv, qkv_bias, output, norm2, gate_up, down, folded1, folded2, unit1, scale1, mixed, attended,
+            unit2, scale2, both, hidden, order, *saved,
         )  # fmt: skip
-        ctx.blocks, ctx.shape = blocks, shape
+        ctx.layout, ctx.shape = layout, shape
         return torch.addmm(middle, hidden, down.T)
 
     @staticmethod
     def backward(ctx, *gradients):
-        (gradient,) = gradients
+        gradient = gradients[0].contiguous()
         (
-            turn, norm1, qkv, qkv_bias, output, norm2, gate_up, down, folded1, folded2, unit1, scale1, attended,
-            unit2, scale2, both, sigmoid, active, hidden, order, *saved,
+            turn, norm1, qkv, qkv_bias, output, norm2, gate_up, down, folded1, folded2, unit1, scale1, mixed, attended,
+            unit2, scale2, both, hidden, order, *saved,
         ) = ctx.saved_tensors  # fmt: skip
         shape = ctx.shape
-        heads, kv_heads, dimension = shape.heads, shape.kv_heads, shape.dimension
-        rotated = (heads + kv_heads) * dimension
-        gradient = gradient.contiguous()
+        rotated = len(order)
 
-        gate, up = both.chunk(2, dim=1)
-        d_hidden = gradient @ down
         d_down = gradient.T @ hidden
-        d_both = torch.empty_like(both)
-        d_gate, d_up = d_both.chunk(2, dim=1)
-        torch.mul(d_hidden, active, out=d_up)
-        # silu' = sigmoid·(1 + gate - silu)
-        torch.sub(gate, active, out=d_gate)
-        d_gate.add_(1.0).mul_(sigmoid).mul_(d_hidden.mul_(up))
+        d_both = kernels.swiglu_backward(both, gradient @ down)
         d_gate_up, d_norm2 = _folded(d_both.T @ unit2, gate_up, norm2)
-        d_middle = _normalised_backward(d_both @ folded2, unit2, scale2, gradient.clone())
+        d_middle = kernels.unit_backward(d_both @ folded2, unit2, scale2, gradient)
 
-        d_attended = d_middle @ output
         d_output = d_middle.T @ attended
-        d_turned = gradient.new_zeros(len(unit1), heads + kv_heads, dimension)
-        d_mixed = gradient.new_empty(len(unit1), rotated + kv_heads * dimension)
-        d_value = gradient.new_zeros(len(unit1), kv_heads, dimension)
-        for number, block in enumerate(ctx.blocks):
-            q, k, v, out, lse = saved[5 * number : 5 * number + 5]
-            d_out = gradient.new_zeros(block.real.numel(), heads * dimension)
-            d_out[block.place] = d_attended[block.token]
-            d_out = d_out.view(*block.real.shape, heads, dimension).transpose(1, 2)
-            dq, dk, dv = _attend_backward(
-                d_out, q, k, v, out, lse, 0.0, block.bias is None, attn_mask=block.bias
-            )  # fmt: skip
-            dq, dk, dv = (t.transpose(1, 2).flatten(0, 1) for t in (dq, dk, dv))
-            d_turned[block.token, :heads] = dq[block.place]
-            keys = block.keys.flatten()
-            # A prompt's keys are read by all its responses, padding reads token 0: its gradients there are zero.
-            d_turned[:, heads:].index_add_(0, keys, dk)
-            d_value.index_add_(0, keys, dv)
-        pairs = torch.view_as_complex(d_turned.unflatten(2, (dimension // 2, 2)))
-        d_mixed[:, :rotated] = torch.view_as_real(pairs * turn.conj().unsqueeze(1)).flatten(1)
-        d_mixed[:, rotated:] = d_value.flatten(1)
+        d_mixed = _attend_backward(d_middle @ output, mixed, attended, saved, ctx.layout, shape)
+        kernels.rotate_(d_mixed, turn, shape.heads + shape.kv_heads, back=True)
 
         d_folded = d_mixed.T @ unit1
         straight = torch.empty_like(d_folded)
@@ -339,7 +338,7 @@ class _Layer(torch.autograd.Function):
             d_bias = torch.empty_like(summed)
             d_bias[order] = summed[:rotated]
             d_bias[rotated:] = summed[rotated:]
-        d_x = _normalised_backward(d_mixed @ folded1, unit1, scale1, d_middle)
+        d_x = kernels.unit_backward(d_mixed @ folded1, unit1, scale1, d_middle)
         return d_x, None, None, None, d_norm1, d_qkv, d_bias, d_output, d_norm2, d_gate_up, d_down
 
 
@@ -354,14 +353,9 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, norm, head, bias, targets, temperature, eps):
-        unit, scale = _normalised(x, eps)
+        unit, scale = kernels.unit(x, eps)
         folded = head * (norm / temperature)
-        logits = torch.addmm(bias, unit, folded.T)
-        probabilities = torch.softmax(logits, dim=-1)
-        likeliest, where = probabilities.max(dim=-1)
-        total = logits.gather(1, where.unsqueeze(1)).squeeze(1) - likeliest.log()  # log Σ exp
-        logprobs = logits.gather(1, targets.unsqueeze(1)).squeeze(1) - total
-        entropy = total - torch.linalg.vecdot(probabilities, logits)
+        logprobs, entropy, probabilities = kernels.log_softmax(torch.addmm(bias, unit, folded.T), targets)
         ctx.save_for_backward(norm, head, folded, unit, scale, probabilities, targets)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy)
@@ -369,10 +363,8 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
-        gradient = gradients[0]
         norm, head, folded, unit, scale, probabilities, targets = ctx.saved_tensors
-        d_logits = probabilities * -gradient.unsqueeze(1)
-        d_logits[torch.arange(len(targets)), targets] += gradient
+        d_logits = kernels.log_softmax_backward(probabilities, targets, gradients[0])
         d_head, d_norm = _folded(d_logits.T @ unit, head, norm / ctx.temperature)
-        d_x = _normalised_backward(d_logits @ folded, unit, scale, torch.zeros_like(unit))
+        d_x = kernels.unit_backward(d_logits @ folded, unit, scale)
         return d_x, d_norm / ctx.temperature, d_head, None, None, None, None

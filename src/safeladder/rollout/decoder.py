@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from safeladder.models import kernels
 from safeladder.types import SafeladderError
 
 MlpEdit = Callable[[int, Tensor], Tensor]
@@ -127,47 +128,45 @@ class Decoder:
             Normalised hidden states [B, S, H].
         """
         rows, size, _ = x.shape
+        end = cache.length + size
+        for i, layer in enumerate(self.layers):
+            y = kernels.rms_norm(x, layer.attention_norm, self.eps)
+            qkv = F.linear(y, layer.qkv, layer.qkv_bias)
+            attended = None
+            if size == 1:
+                seen = None if mask is None else mask[:, 0, 0]
+                store = (cache.keys[i], cache.values[i], cache.length, seen)
+                attended = kernels.decode(qkv[:, 0], cos[:, 0], sin[:, 0], *store)
+            if attended is None:
+                attended = self._attend(i, qkv, cos, sin, cache, mask)
+            x = x + F.linear(attended.view(rows, size, -1), layer.output)
+            y = kernels.rms_norm(x, layer.mlp_norm, self.eps)
+            update = F.linear(kernels.swiglu(F.linear(y, layer.gate_up)), layer.down)
+            x = x + (update if edit is None else edit(i, update))
+        cache.length = end
+        return kernels.rms_norm(x, self.norm, self.eps)
+
+    def _attend(self, i: int, qkv: Tensor, cos: Tensor, sin: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+        """Attention [B, S, heads·D] of layer i; keys and values join the cache."""
+        rows, size, _ = qkv.shape
         start, end = cache.length, cache.length + size
         heads, kv_heads, dim = self.heads, self.kv_heads, self.head_dim
         group = heads // kv_heads
-        cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
         half = dim // 2
-        # Rotation as x·cos + swap(x)·sin with the sign folded into the table: one concatenation less a layer.
+        qkv = qkv.view(rows, size, heads + 2 * kv_heads, dim)
+        cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+        # Rotation as x·cos + swap(x)·sin with the sign folded into the table: one concatenation less.
         sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
-        for i, layer in enumerate(self.layers):
-            y = _rms_norm(x, layer.attention_norm, self.eps)
-            qkv = F.linear(y, layer.qkv, layer.qkv_bias).view(rows, size, heads + 2 * kv_heads, dim)
-            qk = qkv[:, :, : heads + kv_heads]
-            qk = qk * cos + qk.roll(half, dims=-1) * sin
-            keys, values = cache.keys[i], cache.values[i]
-            keys[:, :, start:end] = qk[:, :, heads:].transpose(1, 2)
-            values[:, :, start:end] = qkv[:, :, heads + kv_heads :].transpose(1, 2)
-            if size == 1:  # queries of one group share their key head: fold the group into the length axis
-                query = qk[:, :, :heads].view(rows, kv_heads, group, dim)
-                attended = F.scaled_dot_product_attention(
-                    query, keys[:, :, :end], values[:, :, :end], attn_mask=mask
-                ).reshape(rows, 1, heads * dim)
-            else:
-                attended = (
-                    F.scaled_dot_product_attention(
-                        qk[:, :, :heads].transpose(1, 2),
-                        keys[:, :, :end],
-                        values[:, :, :end],
-                        attn_mask=mask,
-                        is_causal=mask is None,
-                        enable_gqa=group > 1,
-                    )
-                    .transpose(1, 2)
-                    .reshape(rows, size, heads * dim)
-                )
-            x = x + F.linear(attended, layer.output)
-            y = _rms_norm(x, layer.mlp_norm, self.eps)
-            gate, up = F.linear(y, layer.gate_up).chunk(2, dim=-1)
-            update = F.linear(F.silu(gate) * up, layer.down)
-            x = x + (update if edit is None else edit(i, update))
-        cache.length = end
-        return _rms_norm(x, self.norm, self.eps)
-
-
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+        qk = qkv[:, :, : heads + kv_heads]
+        qk = qk * cos + qk.roll(half, dims=-1) * sin
+        keys, values = cache.keys[i], cache.values[i]
+        keys[:, :, start:end] = qk[:, :, heads:].transpose(1, 2)
+        values[:, :, start:end] = qkv[:, :, heads + kv_heads :].transpose(1, 2)
+        keys, values = keys[:, :, :end], values[:, :, :end]
+        if size == 1:  # queries of one group share their key head: fold the group into the length axis
+            query = qk[:, :, :heads].view(rows, kv_heads, group, dim)
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).reshape(rows, 1, heads * dim)
+        attended = F.scaled_dot_product_attention(
+            qk[:, :, :heads].transpose(1, 2), keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=group > 1
+        )
+        return attended.transpose(1, 2).reshape(rows, size, heads * dim)

@@ -1,0 +1,372 @@
+/* The passes between the matrix products of a Llama-shaped block: float32, row-major; `ld_x` is the distance between
+ * rows of x. kernels.py compiles this file on first use, says when it applies, and documents every function.
+ *
+ * Loops over elements are plain C for the compiler to vectorise; attention is written in vectors of eight. NaN and
+ * infinity pass through, as they do in torch: the learner's guard against them looks at the loss.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
+
+#define PARALLEL(threads) _Pragma("omp parallel for num_threads(threads) schedule(static)")
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+/* e^x for x <= 0 to 2 units in the last place (Cephes' polynomial); 0 below the smallest normal number. */
+static inline float exp_(float x) {
+    float n = rintf(x * 1.44269504088896341f);
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return x < -87.0f ? 0.0f : p * power;
+}
+
+static inline float sigmoid_(float x) {
+    float e = exp_(-fabsf(x));
+    return (x < 0 ? e : 1.0f) / (1.0f + e);
+}
+
+static inline float sum8(v8 x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
+
+void unit(int64_t n, int64_t size, float eps, const float *x, const float *weight, float *out, float *scale,
+          int threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < n; i++) {
+        const float *row = x + i * size;
+        float squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t j = 0; j < size; j++) squares += row[j] * row[j];
+        float s = 1.0f / sqrtf(squares / size + eps);
+        if (scale) scale[i] = s;
+        if (weight) {
+#pragma omp simd
+            for (int64_t j = 0; j < size; j++) out[i * size + j] = row[j] * s * weight[j];
+        } else {
+#pragma omp simd
+            for (int64_t j = 0; j < size; j++) out[i * size + j] = row[j] * s;
+        }
+    }
+}
+
+void unit_backward(int64_t n, int64_t size, const float *gradient, const float *unit, const float *scale,
+                   const float *before, float *out, int threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < n; i++) {
+        const float *g = gradient + i * size, *u = unit + i * size, *b = before + i * size;
+        float along = 0, s = scale[i];
+#pragma omp simd reduction(+ : along)
+        for (int64_t j = 0; j < size; j++) along += g[j] * u[j];
+        along /= size;
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++) out[i * size + j] = b[j] + (g[j] - u[j] * along) * s;
+    }
+}
+
+void swiglu(int64_t n, int64_t size, const float *both, float *out, int threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < n; i++) {
+        const float *gate = both + 2 * i * size, *up = gate + size;
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++) out[i * size + j] = gate[j] * sigmoid_(gate[j]) * up[j];
+    }
+}
+
+void swiglu_backward(int64_t n, int64_t size, const float *both, const float *gradient, float *out, int threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < n; i++) {
+        const float *gate = both + 2 * i * size, *up = gate + size, *g = gradient + i * size;
+        float *d_gate = out + 2 * i * size, *d_up = d_gate + size;
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++) {
+            float s = sigmoid_(gate[j]), silu = gate[j] * s;
+            d_up[j] = g[j] * silu;
+            d_gate[j] = g[j] * up[j] * s * (1.0f + gate[j] - silu);
+        }
+    }
+}
+
+void rotate(int64_t n, int64_t heads, int64_t half, int64_t ld_x, float sign, const float *turn, float *x,
+            int threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t h = 0; h < heads; h++) {
+            float *pair = x + i * ld_x + h * 2 * half;
+            const float *t = turn + i * 2 * half;
+#pragma omp simd
+            for (int64_t j = 0; j < half; j++) {
+                float a = pair[2 * j], b = pair[2 * j + 1], c = t[2 * j], s = sign * t[2 * j + 1];
+                pair[2 * j] = a * c - b * s;
+                pair[2 * j + 1] = a * s + b * c;
+            }
+        }
+}
+
+void log_softmax(int64_t n, int64_t size, const int64_t *targets, float *logits, float *logprobs, float *entropy,
+                 int threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < n; i++) {
+        float *row = logits + i * size;
+        float most = row[0], total = 0, weighted = 0, chosen = row[targets[i]];
+#pragma omp simd reduction(max : most)
+        for (int64_t j = 0; j < size; j++) most = row[j] > most ? row[j] : most;
+#pragma omp simd reduction(+ : total, weighted)
+        for (int64_t j = 0; j < size; j++) {
+            float below = row[j] - most, e = exp_(below);
+            row[j] = e;
+            total += e;
+            weighted += e * below;
+        }
+        float share = 1.0f / total;
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++) row[j] *= share;
+        logprobs[i] = chosen - most - logf(total);
+        entropy[i] = logf(total) - weighted * share;
+    }
+}
+
+void log_softmax_backward(int64_t n, int64_t size, const int64_t *targets, const float *probabilities,
+                          const float *gradient, float *out, int threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < n; i++) {
+        float g = gradient[i];
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++) out[i * size + j] = probabilities[i * size + j] * -g;
+        out[i * size + targets[i]] += g;
+    }
+}
+
+/* out[c] = sum over k from `from` to `to` of weights[k·step] · rows[k][c], c < size, a multiple of 8. */
+static inline void combine(int64_t from, int64_t to, int64_t size, const float *weights, int64_t step,
+                           const float *rows, int64_t ld_rows, float *out) {
+    int64_t c = 0;
+    for (; c + 32 <= size; c += 32) {
+        v8 a = {0}, b = {0}, d = {0}, e = {0};
+        for (int64_t k = from; k < to; k++) {
+            const float *row = rows + k * ld_rows + c;
+            float w = weights[k * step];
+            a += w * *(const v8 *)row;
+            b += w * *(const v8 *)(row + 8);
+            d += w * *(const v8 *)(row + 16);
+            e += w * *(const v8 *)(row + 24);
+        }
+        *(v8 *)(out + c) = a, *(v8 *)(out + c + 8) = b, *(v8 *)(out + c + 16) = d, *(v8 *)(out + c + 24) = e;
+    }
+    for (; c < size; c += 8) {
+        v8 a = {0};
+        for (int64_t k = from; k < to; k++) a += weights[k * step] * *(const v8 *)(rows + k * ld_rows + c);
+        *(v8 *)(out + c) = a;
+    }
+}
+
+/* out[k] = scale · <vector, column k of columns>, k < count; `columns` [size][padded], padded a multiple of 16. */
+static inline void products(int64_t count, int64_t size, int64_t padded, float scale, const float *vector,
+                            const float *columns, float *out) {
+    for (int64_t k = 0; k < count; k += 16) {
+        v8 a = {0}, b = {0};
+        for (int64_t c = 0; c < size; c++) {
+            const float *column = columns + c * padded + k;
+            a += vector[c] * *(const v8 *)column;
+            b += vector[c] * *(const v8 *)(column + 8);
+        }
+        *(v8 *)(out + k) = a * scale, *(v8 *)(out + k + 8) = b * scale;
+    }
+}
+
+typedef struct {
+    int64_t start, size, before, context;
+} span; /* a row's own tokens, and the tokens of the prompt that it sees as well */
+
+static int64_t token(const span *s, int64_t k) { return k < s->context ? s->before + k : s->start + k - s->context; }
+
+static void transposed(const span *s, int64_t size, int64_t padded, const float *x, int64_t ld_x, float *out) {
+    int64_t keys = s->context + s->size;
+    for (int64_t k = 0; k < padded; k++) {
+        const float *row = k < keys ? x + token(s, k) * ld_x : NULL;
+        for (int64_t c = 0; c < size; c++) out[c * padded + k] = row ? row[c] : 0.0f;
+    }
+}
+
+static void gathered(const span *s, int64_t size, const float *x, int64_t ld_x, float *out) {
+    for (int64_t k = 0; k < s->context + s->size; k++)
+        memcpy(out + k * size, x + token(s, k) * ld_x, size * sizeof(float));
+}
+
+static int64_t widest(int64_t rows, const span *spans) {
+    int64_t most = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t keys = spans[r].context + spans[r].size;
+        most = keys > most ? keys : most;
+    }
+    return (most + 15) / 16 * 16;
+}
+
+int attend(int64_t rows, const span *spans, int64_t heads, int64_t kv_heads, int64_t size, int64_t ld_x,
+           const float *x, float *out, float *lse, int threads) {
+    int64_t most = widest(rows, spans), group = heads / kv_heads, failed = 0;
+    float scale = 1.0f / sqrtf(size);
+#pragma omp parallel num_threads(threads)
+    {
+        float *room = malloc((size_t)(2 * most * size + most) * sizeof(float));
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+        }
+        float *columns = room, *values = room + most * size, *scores = room + 2 * most * size;
+#pragma omp for collapse(2) schedule(dynamic, 4)
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t g = 0; g < kv_heads; g++) {
+                if (!room) continue;
+                const span *s = spans + r;
+                int64_t padded = (s->context + s->size + 15) / 16 * 16;
+                transposed(s, size, padded, x + (heads + g) * size, ld_x, columns);
+                gathered(s, size, x + (heads + kv_heads + g) * size, ld_x, values);
+                for (int64_t h = g * group; h < (g + 1) * group; h++)
+                    for (int64_t t = 0; t < s->size; t++) {
+                        int64_t i = s->start + t, keys = s->context + t + 1;
+                        products(keys, size, padded, scale, x + i * ld_x + h * size, columns, scores);
+                        float highest = scores[0], total = 0;
+#pragma omp simd reduction(max : highest)
+                        for (int64_t k = 0; k < keys; k++) highest = scores[k] > highest ? scores[k] : highest;
+#pragma omp simd reduction(+ : total)
+                        for (int64_t k = 0; k < keys; k++) total += scores[k] = exp_(scores[k] - highest);
+                        float share = 1.0f / total;
+#pragma omp simd
+                        for (int64_t k = 0; k < keys; k++) scores[k] *= share;
+                        combine(0, keys, size, scores, 1, values, size, out + (i * heads + h) * size);
+                        lse[i * heads + h] = highest + logf(total);
+                    }
+            }
+        free(room);
+    }
+    return (int)failed;
+}
+
+/* Keys and values of a shared prompt gather gradients of all its rows, so threads split the heads, not the rows. */
+int attend_backward(int64_t rows, const span *spans, int64_t heads, int64_t kv_heads, int64_t size, int64_t ld_x,
+                    const float *x, const float *attended, const float *lse, const float *gradient, float *out,
+                    int threads) {
+    int64_t most = widest(rows, spans), group = heads / kv_heads, failed = 0, longest = 0;
+    float scale = 1.0f / sqrtf(size);
+    for (int64_t r = 0; r < rows; r++) longest = spans[r].size > longest ? spans[r].size : longest;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t g = 0; g < kv_heads; g++) {
+        size_t wanted = 3 * most * size + 2 * longest * most + 3 * longest * size + size;
+        float *room = malloc(wanted * sizeof(float));
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+            continue;
+        }
+        float *columns = room, *value_columns = columns + most * size, *keys_ = value_columns + most * size;
+        float *p = keys_ + most * size, *d = p + longest * most;
+        float *queries = d + longest * most, *d_outs = queries + longest * size, *sum = d_outs + longest * size;
+        for (int64_t r = 0; r < rows; r++) {
+            const span *s = spans + r;
+            int64_t keys = s->context + s->size, padded = (keys + 15) / 16 * 16;
+            const float *key = x + (heads + g) * size, *value = x + (heads + kv_heads + g) * size;
+            transposed(s, size, padded, key, ld_x, columns);
+            transposed(s, size, padded, value, ld_x, value_columns);
+            gathered(s, size, key, ld_x, keys_);
+            for (int64_t h = g * group; h < (g + 1) * group; h++) {
+                for (int64_t t = 0; t < s->size; t++) {
+                    int64_t i = s->start + t, seen = s->context + t + 1;
+                    const float *query = x + i * ld_x + h * size, *o = attended + (i * heads + h) * size;
+                    const float *d_o = gradient + (i * heads + h) * size;
+                    float *p_row = p + t * most, *d_row = d + t * most, delta = 0, normaliser = lse[i * heads + h];
+                    memcpy(queries + t * size, query, size * sizeof(float));
+                    memcpy(d_outs + t * size, d_o, size * sizeof(float));
+#pragma omp simd reduction(+ : delta)
+                    for (int64_t c = 0; c < size; c++) delta += o[c] * d_o[c];
+                    products(seen, size, padded, scale, query, columns, p_row);
+                    products(seen, size, padded, 1.0f, d_o, value_columns, d_row);
+#pragma omp simd
+                    for (int64_t k = 0; k < seen; k++) {
+                        p_row[k] = exp_(p_row[k] - normaliser);
+                        d_row[k] = p_row[k] * (d_row[k] - delta) * scale;
+                    }
+                    combine(0, seen, size, d_row, 1, keys_, size, out + i * ld_x + h * size);
+                }
+                for (int64_t k = 0; k < keys; k++) {
+                    int64_t first = k < s->context ? 0 : k - s->context;
+                    float *d_key = out + token(s, k) * ld_x + (heads + g) * size, *d_value = d_key + kv_heads * size;
+                    combine(first, s->size, size, d + k, most, queries, size, sum);
+                    for (int64_t c = 0; c < size; c++) d_key[c] += sum[c];
+                    combine(first, s->size, size, p + k, most, d_outs, size, sum);
+                    for (int64_t c = 0; c < size; c++) d_value[c] += sum[c];
+                }
+            }
+        }
+        free(room);
+    }
+    return (int)failed;
+}
+
+/* One new token a row: rotate its query and key, append key and value at `place`, attend to what is visible. */
+int decode(int64_t rows, int64_t heads, int64_t kv_heads, int64_t size, int64_t capacity, int64_t place,
+           const float *x, const float *cos, const float *sin, const uint8_t *visible, int64_t ld_visible,
+           float *keys, float *values, float *out, int threads) {
+    int64_t half = size / 2, group = heads / kv_heads, ld_x = (heads + 2 * kv_heads) * size, failed = 0;
+    float scale = 1.0f / sqrtf(size);
+#pragma omp parallel num_threads(threads)
+    {
+        float *room = malloc((size_t)(place + 1 + size) * sizeof(float));
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+        }
+        float *scores = room, *query = room + place + 1;
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            if (!room) continue;
+            const float *c = cos + r * size, *s = sin + r * size;
+            const uint8_t *seen = visible ? visible + r * ld_visible : NULL;
+            for (int64_t g = 0; g < kv_heads; g++) {
+                float *key = keys + ((r * kv_heads + g) * capacity) * size;
+                float *value = values + ((r * kv_heads + g) * capacity) * size;
+                const float *fresh = x + r * ld_x + (heads + g) * size;
+                float *slot = key + place * size;
+                for (int64_t j = 0; j < half; j++) {
+                    slot[j] = fresh[j] * c[j] - fresh[j + half] * s[j];
+                    slot[j + half] = fresh[j + half] * c[j + half] + fresh[j] * s[j + half];
+                }
+                memcpy(value + place * size, x + r * ld_x + (heads + kv_heads + g) * size, size * sizeof(float));
+                for (int64_t h = g * group; h < (g + 1) * group; h++) {
+                    const float *q = x + r * ld_x + h * size;
+                    for (int64_t j = 0; j < half; j++) {
+                        query[j] = (q[j] * c[j] - q[j + half] * s[j]) * scale;
+                        query[j + half] = (q[j + half] * c[j + half] + q[j] * s[j + half]) * scale;
+                    }
+                    float highest = -INFINITY, total = 0;
+                    for (int64_t k = 0; k <= place; k++) {
+                        if (seen && !seen[k]) {
+                            scores[k] = -INFINITY;
+                            continue;
+                        }
+                        v8 sum = {0};
+                        for (int64_t j = 0; j < size; j += 8) sum += *(v8 *)(query + j) * *(v8 *)(key + k * size + j);
+                        scores[k] = sum8(sum);
+                        highest = scores[k] > highest ? scores[k] : highest;
+                    }
+#pragma omp simd reduction(+ : total)
+                    for (int64_t k = 0; k <= place; k++) total += scores[k] = exp_(scores[k] - highest);
+                    float share = 1.0f / total;
+#pragma omp simd
+                    for (int64_t k = 0; k <= place; k++) scores[k] *= share;
+                    combine(0, place + 1, size, scores, 1, value, size, out + (r * heads + h) * size);
+                }
+            }
+        }
+        free(room);
+    }
+    return (int)failed;
+}
