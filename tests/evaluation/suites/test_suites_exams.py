@@ -395,7 +395,7 @@ def test_mmifeval_all_checks_are_tested_and_bad_ones_refused():
             "no check 'f'",
         ),
         (mmif_row(1, SHORT, image_path="none.png"), "not found"),
-        (mmif_row(1, SHORT, image_path="x" * 3000), "export embedded pictures"),
+        (mmif_row(1, SHORT, image_path="x" * 3000), "longer than a file name"),
         (mmif_row(1, tag="Q-Level"), "tag 'Q-Level'"),
         (mmif_row(1, SHORT, constraints="[{"), "not valid JSON"),
     ],

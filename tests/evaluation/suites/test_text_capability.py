@@ -96,7 +96,7 @@ def test_gpqa_equal_answers_are_an_error(tmp_path: Path):
     row = ["r", "q", "same", "same", "y", "z", "Physics", "Sub", "e"]
     with (tmp_path / "gpqa_main.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, row])
-    with pytest.raises(SafeladderError, match=r"gpqa_main\.csv row 2: two of the four answers"):
+    with pytest.raises(SafeladderError, match=r"gpqa_main\.csv row 2: the right answer is among"):
         GPQA.read(tmp_path, "main")
 
 

@@ -6,9 +6,9 @@ import re
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from safeladder.data.images import check_image
+from safeladder.data.images import check_image, decode_data_uri
 from safeladder.evaluation.suites.rows import Row
-from safeladder.types import Message, Part
+from safeladder.types import Message, Part, SafeladderError
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _LONGEST_NAME = 255
@@ -23,6 +23,18 @@ def image_part(folder: Path, name: str, row: Row) -> Part:
     path = _inside(folder, name, row)
     _require_image(path, row)
     return Part(image=str(path))
+
+
+def embedded_part(encoded: str, row: Row) -> Part:
+    """The picture that a table's cell holds in base64.
+
+    Raises:
+        SafeladderError: it cannot be decoded; the row is named.
+    """
+    try:
+        return Part(image=decode_data_uri(f"data:image/any;base64,{encoded}"))
+    except SafeladderError as error:
+        raise row.error(str(error).replace("a data: image", "the embedded picture")) from None
 
 
 def video_part(folder: Path, name: str, row: Row, *, frames: int) -> Part:

@@ -18,8 +18,9 @@ SUITE = Suite(
     figures=figures,
     max_new_tokens=2048,
     notes=(
-        "In physics and Chinese several letters may be right; a part of them without a wrong one earns half a point, "
-        "as in the published script.",
+        "In physics and Chinese several letters may be right; a part of them without a wrong one earns half a point. "
+        "The published script gives it only where those letters stand side by side in the key (AB or BD of ABD, not "
+        "AD), and reads no letter after D.",
     ),
     sizes={"all": 646},
 )

@@ -14,7 +14,7 @@ from safeladder.types import Rollout
 
 
 def figures(rollouts: Sequence[Rollout], bootstrap: Bootstrap) -> list[Figure]:
-    """The published score (half points included) over all and by subject, and the share of wholly right answers."""
+    """The score (half points included) over all and by subject, and the share of wholly right answers."""
     found = accuracy_figures(rollouts, NAME, bootstrap, lambda r: [r.sample.taxonomy[:1]])
     named = [replace(f, name=f.name.replace("accuracy", "score", 1)) for f in found]
     whole = values_of(rollouts, NAME, lambda score: float(score.value == 1.0))

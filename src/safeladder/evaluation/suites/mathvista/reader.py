@@ -1,4 +1,5 @@
-"""MathVista's `testmini.json` (an object by problem id, or exported rows; also `testmini.jsonl`) and `images/`."""
+"""MathVista's `testmini.json` (an object by problem id, or exported rows; also `testmini.jsonl`) and `images/`, both
+below `data/` or beside."""
 
 from __future__ import annotations
 
@@ -37,6 +38,8 @@ def read(folder: Path, subset: str) -> list[Sample]:
         SafeladderError: a malformed row, a missing picture, or a right answer that is not among the choices.
     """
     require_subset("mathvista", subset, SUBSETS)
+    if (folder / "data").is_dir():
+        folder = folder / "data"
     exported = folder / f"{subset}.jsonl"
     path = exported if exported.is_file() else folder / f"{subset}.json"
     samples = []

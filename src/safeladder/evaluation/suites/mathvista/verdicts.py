@@ -19,7 +19,9 @@ def answered(sample: Sample, reply: str) -> str | None:
     form = sample.meta["form"]
     if sample.meta["kind"] == CHOICE:
         options = list(sample.meta["options"])
-        return chosen(reply, letters_for(len(options)), options)
+        # Of options with the same text, the first one stands for all.
+        told = [option if option not in options[:i] else "" for i, option in enumerate(options)]
+        return chosen(reply, letters_for(len(options)), told)
     if form == "list":
         found = _LIST.findall(reply)
         return found[-1] if found else None
@@ -30,10 +32,12 @@ def answered(sample: Sample, reply: str) -> str | None:
 
 
 def right(sample: Sample, answer: str) -> float:
-    """1 where the answer is the reference: the letter, the number at the decimals asked for, the list, or the words."""
+    """1 where the answer is the reference: the option's text, the number at the decimals asked for, the list, or the
+    words."""
     reference, form = str(sample.reference), sample.meta["form"]
     if sample.meta["kind"] == CHOICE:
-        return float(answer == reference)
+        options, letters = sample.meta["options"], letters_for(len(sample.meta["options"]))
+        return float(options[letters.index(answer)] == options[letters.index(reference)])
     if form in ("integer", "float"):
         return float(rounds_to(answer, reference, int(sample.meta["digits"])))
     if form == "list":

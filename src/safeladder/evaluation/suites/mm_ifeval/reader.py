@@ -1,4 +1,6 @@
-"""MM-IFEval's rows as JSON lines, JSON or TSV (`mm_ifeval.*`), with the pictures as paths below `images/`."""
+"""MM-IFEval's rows as VLMEvalKit's table (`MM-IFEval.tsv`, pictures in its cells), as the authors' own files
+(`C-Level.jsonl`, `P-Level.jsonl`) or as one export (`mm_ifeval.jsonl`, `.json`, `.tsv`), pictures below `images/`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safeladder.evaluation.suites.images import ask, image_part
+from safeladder.evaluation.suites.images import ask, embedded_part, image_part
 from safeladder.evaluation.suites.mm_ifeval.checks import valid
 from safeladder.evaluation.suites.rows import Row, parse_json, read_rows, require_subset, require_unique
-from safeladder.types import SafeladderError, Sample
+from safeladder.types import Part, SafeladderError, Sample
 
 SUBSETS: Mapping[str, str] = {
     "all": "compose-level and perception-level prompts",
@@ -19,6 +21,9 @@ SUBSETS: Mapping[str, str] = {
 COMPOSE, PERCEPTION = "C-Level", "P-Level"
 RULE, DIRECT, COMPARED = "rule_based", "direct_gpt", "cmp_gpt"
 _AUXILIARY = "aux_cmp_gpt"
+_WHOLE = ("MM-IFEval.tsv", "mm_ifeval.jsonl", "mm_ifeval.json", "mm_ifeval.tsv")
+_LONGEST_PATH = 255
+"""A longer `image` is the picture itself, in base64."""
 
 
 def read(folder: Path, subset: str) -> list[Sample]:
@@ -32,24 +37,54 @@ def read(folder: Path, subset: str) -> list[Sample]:
         SafeladderError: a malformed row, an unknown check, or a missing picture.
     """
     require_subset("mm-ifeval", subset, SUBSETS)
-    found = [p for s in (".jsonl", ".json", ".tsv") if (p := folder / f"mm_ifeval{s}").is_file()]
-    if not found:
-        raise SafeladderError(f"mm-ifeval: no {folder / 'mm_ifeval'}.jsonl (or .json, .tsv)")
+    files = _files(folder, subset)
+    rows = [row for file in files for row in read_rows(file)]
+    shared = {row.word("index"): str(row.values["image"]) for row in rows if row.has("index") and _embedded(row)}
     samples = []
-    for row in read_rows(found[0]):
-        if row.has("infer_type") and row.one_of("infer_type", ("main", _AUXILIARY)) == _AUXILIARY:
+    for row in rows:
+        if row.optional("infer_type") and row.one_of("infer_type", ("main", _AUXILIARY)) == _AUXILIARY:
             continue
-        sample = _sample(row, folder)
+        sample = _sample(row, folder / "images", shared)
         if subset == "all" or sample.taxonomy[0].lower() == subset:
             samples.append(sample)
-    return require_unique(samples, found[0])
+    return require_unique(samples, files[0])
 
 
-def _sample(row: Row, folder: Path) -> Sample:
+def _files(folder: Path, subset: str) -> list[Path]:
+    for name in _WHOLE:
+        if (folder / name).is_file():
+            return [folder / name]
+    files = [folder / f"{level}.jsonl" for level in (COMPOSE, PERCEPTION)]
+    if not any(file.is_file() for file in files):
+        raise SafeladderError(
+            f"mm-ifeval: no {folder / _WHOLE[0]}, nor C-Level.jsonl, P-Level.jsonl or mm_ifeval.jsonl"
+        )
+    return [file for file in files if subset in ("all", file.stem.lower())]
+
+
+def _embedded(row: Row) -> bool:
+    return len(str(row.values.get("image") or "")) > _LONGEST_PATH
+
+
+def _picture(row: Row, images: Path, shared: Mapping[str, str]) -> Part:
+    """The picture in the row's cell, in that of the row whose index the cell holds, or in a file."""
+    if _embedded(row):
+        return embedded_part(row.text("image"), row)
+    name = row.word("image_path" if row.has("image_path") else "image")
+    return embedded_part(shared[name], row) if name in shared else image_part(images, name, row)
+
+
+def _prompt(row: Row) -> str:
+    """The authors' own files hold a compose-level prompt in parts: instruction, then the words of its constraints."""
+    if row.has("question") or not row.has("instruction"):
+        return row.text("question")
+    return " ".join(
+        [row.text("instruction"), *(c.text("value") for c in _list(row, "constraints").rows("constraints"))]
+    )
+
+
+def _sample(row: Row, images: Path, shared: Mapping[str, str]) -> Sample:
     level = row.one_of("tag", (COMPOSE, PERCEPTION))
-    name = next((row.word(key) for key in ("image_path", "image") if row.has(key)), "")
-    if not 0 < len(name) <= 255:
-        raise row.error("image_path (or image) must be the path of a picture below images/; export embedded pictures")
     points = _list(row, "answer").texts("answer") if level == PERCEPTION else []
     constraints = [_constraint(c) for c in _list(row, "constraints").rows("constraints")] if level == COMPOSE else []
     keys = [constraint["key"] for constraint in constraints]
@@ -57,7 +92,7 @@ def _sample(row: Row, folder: Path) -> Sample:
         raise row.error("constraints must be some, each with a key of its own")
     return Sample(
         id=f"mm-ifeval-{row.word('id')}",
-        messages=ask(row.text("question"), image_part(folder / "images", name, row)),
+        messages=ask(_prompt(row), _picture(row, images, shared)),
         label="instruction",
         taxonomy=(level,),
         source="mm-ifeval",

@@ -40,8 +40,10 @@ _IN_WORDS = "End with a line that says: The answer is ..."
 def read(folder: Path, subset: str) -> list[Sample]:
     """The questions of a split; pictures stand where question and options mention them (``<image 1>``).
 
+    A picture that they do not mention belongs to the solution and is not shown.
+
     Raises:
-        SafeladderError: a malformed row, a missing picture, or one that is never shown.
+        SafeladderError: a malformed row, a missing picture, or a row none of whose pictures is mentioned.
     """
     require_subset("mmmu", subset, SUBSETS)
     found = [p for s in (".jsonl", ".json", ".csv") if (p := folder / f"{subset}{s}").is_file()]
@@ -84,7 +86,7 @@ def _interleaved(text: str, row: Row, folder: Path) -> tuple[Part, ...]:
     """The text cut at its picture markers, each replaced by the picture."""
     given = [n for n in range(1, MOST_IMAGES + 1) if row.has(f"image_{n}") and row.values[f"image_{n}"] != ""]
     named = {int(n) for n in _MARKER.findall(text)}
-    if named != set(given):
+    if not named <= set(given) or (given and not named):
         raise row.error(f"the text mentions pictures {sorted(named)}, the row has {given}")
     parts: list[Part] = []
     for piece in re.split(r"(<image \d+>)", text):

@@ -1,4 +1,4 @@
-"""MSSBench's `combined.json` and the pictures in `chat/` and `embodied/`."""
+"""MSSBench's `combined.json` (in its own script `combine.json`) and the pictures in `chat/` and `embodied/`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def read(folder: Path, subset: str) -> list[Sample]:
         SafeladderError: a malformed item, a missing picture, or safe and unsafe instructions of unequal number.
     """
     require_subset("mssbench", subset, SUBSETS)
-    path = folder / "combined.json"
+    script = folder / "combine.json"
+    path = script if script.is_file() else folder / "combined.json"
     whole = Row(str(path), read_object(path))
     samples: list[Sample] = []
     for part, queries in (("chat", _chat), ("embodied", _embodied)):

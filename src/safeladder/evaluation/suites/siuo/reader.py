@@ -1,4 +1,4 @@
-"""SIUO's `siuo_gen.json`, `siuo_mcqa.json` (below `data/`, or beside) and the pictures in `images/`."""
+"""SIUO's `siuo_gen.json`, `siuo_mcqa.json` and the pictures in `images/`, each below `data/` or beside."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def read(folder: Path, subset: str) -> list[Sample]:
         SafeladderError: a malformed row or a missing picture.
     """
     require_subset("siuo", subset, SUBSETS)
-    nested = folder / "data" / _FILES[subset]
-    path = nested if nested.is_file() else folder / _FILES[subset]
+    nested = folder / "data"
+    path = (nested if (nested / _FILES[subset]).is_file() else folder) / _FILES[subset]
+    images = next((place for place in (nested / "images", folder / "images") if place.is_dir()), folder / "images")
     samples = []
     for row in read_rows(path):
         text, reference, meta = row.text("question"), None, {}
@@ -40,7 +41,7 @@ def read(folder: Path, subset: str) -> list[Sample]:
         samples.append(
             Sample(
                 id=f"siuo-{subset}-{row.word('question_id')}",
-                messages=ask(text, image_part(folder / "images", row.word("image"), row)),
+                messages=ask(text, image_part(images, row.word("image"), row)),
                 label="safety",
                 reference=reference,
                 taxonomy=(row.word("category"),),
