@@ -108,5 +108,5 @@ def _previous(target: Path) -> Path:
 
 
 def _flush(file: Path) -> None:
-    with file.open("r+b") as handle:
+    with file.open("rb") as handle:
         os.fsync(handle.fileno())

@@ -98,7 +98,7 @@ def dying(patch: pytest.MonkeyPatch, end: Callable[[str], None]) -> None:
     wrap(Learner, "step")
     wrap(RungRun, "log_metrics")
     wrap(RungRun, "log_rollouts")
-    wrap(checkpoint, "write_atomic")
+    wrap(checkpoint, "write_text")
     wrap(checkpoint, "save_file")
     wrap(climbing, "save_checkpoint")
     wrap(RungRun, "discard")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safeladder import __version__
+from safeladder.atomic import write_text
 from safeladder.config import Recipe
 from safeladder.models.policy import Policy
-from safeladder.training.checkpoint import load_weights, write_atomic
+from safeladder.training.checkpoint import load_weights
 from safeladder.training.sft import TrainingCost
 
 
@@ -47,9 +49,10 @@ def store(recipe: Recipe, checkpoint: Path, cost: TrainingCost) -> None:
     if place is None or place.exists():
         return
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.copytree(checkpoint, temporary)
-    write_atomic(temporary / "cost.json", json.dumps(asdict(cost)))
     try:
-        os.replace(temporary, place)
-    except OSError:  # another run was first
+        shutil.copytree(checkpoint, temporary)
+        write_text(temporary / "cost.json", json.dumps(asdict(cost)))
+        with contextlib.suppress(OSError):  # another run was first
+            os.replace(temporary, place)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)

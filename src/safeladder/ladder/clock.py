@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from safeladder.training.checkpoint import write_atomic
+from safeladder.atomic import write_text
 
 
 class Clock:
@@ -26,4 +26,4 @@ class Clock:
         now = time.perf_counter()
         self.kept += now - self._since
         self._since = now
-        write_atomic(self.path, json.dumps(self.kept))
+        write_text(self.path, json.dumps(self.kept))

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from safeladder.atomic import write_text
 from safeladder.config import Recipe, dump_recipe
-from safeladder.training.checkpoint import write_atomic
 from safeladder.training.parallel import Parallel
 from safeladder.types import SafeladderError
 
@@ -34,8 +34,8 @@ def start_run(recipe: Recipe, folder: Path, parallel: Parallel, *, resume: bool)
                     f"{folder} holds a run of another recipe; give the same recipe and options, or another --out"
                 )
         else:
-            write_atomic(path, text)
-            write_atomic(folder / "environment.json", json.dumps(environment(recipe), indent=1) + "\n")
+            write_text(path, text)
+            write_text(folder / "environment.json", json.dumps(environment(recipe), indent=1) + "\n")
     parallel.barrier()
 
 

@@ -106,8 +106,8 @@ def _classifier(options: argparse.Namespace) -> int:
         raise SafeladderError(f"--out: {out} holds a trained verifier already")
     import torch
 
+    from safeladder.atomic import write_json
     from safeladder.models.load import load_checkpoint
-    from safeladder.training.checkpoint import write_atomic
     from safeladder.training.classifier import finished, train_classifier
     from safeladder.verifiers.classifier import Classifier, check_labels
 
@@ -138,7 +138,7 @@ def _classifier(options: argparse.Namespace) -> int:
         progress=_Lines(),
     )
     report = {**measure(classifier, held_out), "train_rows": len(train)}
-    write_atomic(out / _REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    write_json(out / _REPORT, report)
     classifier.save(out, settings)
     finished(out)
     print(_text(report))
@@ -223,13 +223,13 @@ def _replies(options: argparse.Namespace) -> tuple[list[LabelledReply], list[Lab
 
 def _same_run(out: Path, settings: dict[str, Any]) -> None:
     """Start a run in an empty folder, or continue the one that was begun with the same settings."""
-    from safeladder.training.checkpoint import write_atomic
+    from safeladder.atomic import write_json
 
     file = out / _SETTINGS
     if not file.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise SafeladderError(f"--out: {out} is not an empty folder")
-        write_atomic(file, json.dumps(settings, ensure_ascii=False, indent=1) + "\n")
+        write_json(file, settings)
         return
     begun = json.loads(file.read_text(encoding="utf-8"))
     for key, value in settings.items():

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import logging as hf_logging
 
+from safeladder.atomic import new_folder, restore_folder
 from safeladder.models.families import (
     Family,
     family_of,
@@ -164,48 +163,19 @@ def save_checkpoint(model: Any, processor: Any, path: str | os.PathLike[str]) ->
         SafeladderError: it cannot be written (a full disk, say); what was at `path` is still there.
     """
     target = Path(path)
-    staging: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        staging.chmod(0o755)
-        weights = merged_state_dict(model) if is_lora(model) else None
-        with _no_progress_bar():
-            unwrap(model).save_pretrained(staging, state_dict=weights)
-        save_processor(processor, staging)
-        for file in staging.iterdir():
-            _sync(file)
-        _replace_directory(staging, target)
+        with new_folder(target) as begun:
+            weights = merged_state_dict(model) if is_lora(model) else None
+            with _no_progress_bar():
+                unwrap(model).save_pretrained(begun, state_dict=weights)
+            save_processor(processor, begun)
     except (OSError, SafetensorError) as error:
         raise SafeladderError(f"cannot write checkpoint {target}: {_first_line(error)}") from None
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _sync(file: Path) -> None:
-    with open(file, "rb") as handle:
-        os.fsync(handle.fileno())
-
-
-def _previous(target: Path) -> Path:
-    return target.with_name(f".{target.name}.previous")
-
-
-def _replace_directory(staging: Path, target: Path) -> None:
-    """Move `staging` to `target`. Killed between the two moves, the old checkpoint is found again on load."""
-    previous = _previous(target)
-    if target.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.replace(target, previous)
-    os.replace(staging, target)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def _checkpoint_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
-    if not folder.exists() and _previous(folder).exists():
-        os.replace(_previous(folder), folder)
+    restore_folder(folder)
     if not folder.is_dir():
         raise SafeladderError(f"checkpoint {folder} does not exist (a local directory is needed)")
     return folder

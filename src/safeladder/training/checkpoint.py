@@ -7,7 +7,6 @@ finished one and is replaced atomically. A kill at any moment leaves either the 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from safeladder.atomic import new_folder, restore_folder, write_text
 from safeladder.models.families import unwrap
 from safeladder.models.load import Dtype, load_checkpoint
 from safeladder.types import SafeladderError
@@ -25,34 +25,15 @@ from safeladder.types import SafeladderError
 _LATEST = "LATEST"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old or the new content, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def save_state(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     """Store a nested mapping of tensors and plain values as checkpoint `step`, and drop older checkpoints."""
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"step-{step:06d}"
-    temporary = folder / f".{name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     tensors: dict[str, Tensor] = {}
     plain = _flatten(state, "", tensors)
-    save_file(tensors, temporary / "tensors.safetensors")
-    with open(temporary / "tensors.safetensors", "rb") as file:
-        os.fsync(file.fileno())
-    write_atomic(temporary / "state.json", json.dumps(plain))
-    final = folder / name
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
-    write_atomic(folder / _LATEST, name)
+    with new_folder(folder / name) as begun:
+        save_file(tensors, begun / "tensors.safetensors")
+        write_text(begun / "state.json", json.dumps(plain))
+    write_text(folder / _LATEST, name)
     for old in folder.glob("step-*"):
         if old.name != name:
             shutil.rmtree(old, ignore_errors=True)
@@ -68,6 +49,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     if not pointer.is_file():
         return None
     place = folder / pointer.read_text(encoding="utf-8").strip()
+    restore_folder(place)
     try:
         plain = json.loads((place / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(place / "tensors.safetensors")

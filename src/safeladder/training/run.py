@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from safeladder.atomic import write_text
 from safeladder.training.checkpoint import load_state, save_state
 from safeladder.training.parallel import Parallel
 
@@ -104,6 +104,4 @@ class RungRun:
                     continue  # cut short by the kill
                 if row.get("rung") != self.rung or (row.get("step") is not None and row["step"] <= step):
                     kept.append(line + "\n")
-            temporary = path.with_name(f".{name}.tmp")
-            temporary.write_text("".join(kept), encoding="utf-8")
-            os.replace(temporary, path)
+            write_text(path, "".join(kept))
