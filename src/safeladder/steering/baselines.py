@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from safeladder.steering.guidance import Cost
+from safeladder.steering.guidance import Cost, GuidanceConfig
 from safeladder.steering.guidance_steps import step_ends
 from safeladder.steering.guided import GuidedDecoder
 from safeladder.steering.routing import Router
@@ -36,10 +36,11 @@ def best_of_n(
     router: Router,
     *,
     n: int,
-    gamma: float = 0.0,
+    config: GuidanceConfig | None = None,
     seed: int,
 ) -> list[Decoded]:
-    """Of `n` whole replies the one whose w·v + γ·mean log p is highest; the cost is that of all."""
+    """Of `n` whole replies the one whose w·v + γ·mean log p is highest, γ as `config` says; the cost is that of all."""
+    config = config or GuidanceConfig()
     started, before = time.perf_counter(), getattr(engine, "positions", None)
     groups = _whole(engine, samples, replace(params, n=n), seed)
     weights = router.route(samples)
@@ -56,6 +57,7 @@ def best_of_n(
     chosen = []
     for i, (group, w) in enumerate(zip(groups, weights, strict=True)):
         scores = []
+        gamma = config.at(w).gamma
         for j, decoded in enumerate(group):
             value = sum(w.get(name, 0.0) * column[i][j] for name, column in columns.items())
             logprobs = decoded.completion.logprobs
@@ -90,10 +92,11 @@ def beam(decoder: GuidedDecoder, sample: Sample, params: SamplingParams, *, widt
     """A beam over steps: of `width` partial replies, each continued by the decoder's k candidate steps, the `width` of
     the highest w·v go on; the best ended one is the reply. Floor, backtracking and proposals have no part in it.
     """
-    config, engine = decoder.config, decoder.engine
+    engine = decoder.engine
     started, before = time.perf_counter(), getattr(engine, "positions", None)
     prompt = engine.prompt_ids(sample)
     (weights,) = decoder.router.route([sample])
+    gamma = decoder.config.at(weights).gamma
     beams = [_Partial()]
     generated = calls = 0
     while any(not b.ended and len(b.ids) < params.max_new_tokens for b in beams):
@@ -113,7 +116,7 @@ def beam(decoder: GuidedDecoder, sample: Sample, params: SamplingParams, *, widt
                     _Partial(
                         (*partial.ids, *step.token_ids),
                         (*partial.logprobs, *step.logprobs),
-                        value + config.gamma * mean,
+                        value + gamma * mean,
                         step.stop_reason,
                     )
                 )

@@ -8,11 +8,32 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safeladder.types import Completion, SafeladderError, Sample
 
 EVERY_LANGUAGE = "*"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """What decides between steps.
+
+    Attributes:
+        gamma: γ, weight of a step's mean log-probability beside its value.
+        floor: τ; a step below it counts as hopeless. In [0, 1]; 0 never does.
+        margin: δ, by how much a proposed step must be worth more than the sampled one that it would replace. In [0, 1].
+    """
+
+    gamma: float = 0.3
+    floor: float = 0.15
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("gamma", math.inf), ("floor", 1.0), ("margin", 1.0)):
+            _in_range(name, getattr(self, name), most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +44,9 @@ class GuidanceConfig:
         candidates: k, steps sampled at a time, the most likely one among them.
         temperature: of the others.
         step_tokens: a step that has not ended by then is taken as it is.
-        gamma: γ, weight of a step's mean log-probability beside its value.
-        floor: τ; below it a step counts as hopeless. In [0, 1]; 0 never goes back.
-        backtracks: how often a reply may go back, in all.
+        thresholds: name of a value model -> its own; those of a prompt are their mean by the routing weights.
+        widening: steps sampled more where all are hopeless, once a decision.
+        backtracks: how often a reply may go back, in all, where they stay hopeless.
         proposals: how often proposed steps may enter after that.
         reminders: language -> a thought to propose; `*` for every other language.
         completions: language -> an answer to propose (it ends the reply); `*` for every other language.
@@ -35,8 +56,8 @@ class GuidanceConfig:
     candidates: int = 4
     temperature: float = 1.0
     step_tokens: int = 48
-    gamma: float = 0.3
-    floor: float = 0.15
+    thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
+    widening: int = 0
     backtracks: int = 1
     proposals: int = 1
     reminders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -45,12 +66,21 @@ class GuidanceConfig:
     close_tag: str = "</think>"
 
     def __post_init__(self) -> None:
-        for name, least in (("candidates", 1), ("step_tokens", 1), ("backtracks", 0), ("proposals", 0)):
+        least_of = {"candidates": 1, "step_tokens": 1, "widening": 0, "backtracks": 0, "proposals": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise SafeladderError(f"{name}: {getattr(self, name)} is too small, at least {least} is needed")
-        for name, most in (("gamma", math.inf), ("temperature", math.inf), ("floor", 1.0)):
-            if not (0 <= getattr(self, name) <= most and math.isfinite(getattr(self, name))):
-                raise SafeladderError(f"{name}: {getattr(self, name)} is not between 0 and {most}")
+        _in_range("temperature", self.temperature, math.inf)
+
+    def at(self, weights: Mapping[str, float]) -> Thresholds:
+        """The thresholds of a prompt with these routing weights; a value model without its own has the defaults."""
+        if not weights:
+            return Thresholds()
+        parts = [(w, self.thresholds.get(name, Thresholds())) for name, w in weights.items()]
+        total = math.fsum(w for w, _ in parts)
+        return Thresholds(
+            **{f.name: math.fsum(w * getattr(own, f.name) for w, own in parts) / total for f in fields(Thresholds)}
+        )
 
     @classmethod
     def of_json(cls, row: Mapping[str, Any], where: str) -> GuidanceConfig:
@@ -59,14 +89,27 @@ class GuidanceConfig:
         Raises:
             SafeladderError: an unknown key, or a value out of range.
         """
-        unknown = sorted(row.keys() - {f.name for f in fields(cls)})
-        if unknown:
-            raise SafeladderError(f"{where}: unknown key {unknown[0]!r}")
+        own = {
+            name: _known(Thresholds, found, f"{where}: thresholds of {name}")
+            for name, found in row.get("thresholds", {}).items()
+        }
         texts = {
             name: {language: tuple(found) for language, found in row.get(name, {}).items()}
             for name in ("reminders", "completions")
         }
-        return cls(**{**row, **texts})
+        return _known(cls, {**row, **texts, "thresholds": own}, where)
+
+
+def _known(cls: type[T], row: Mapping[str, Any], where: str) -> T:
+    unknown = sorted(row.keys() - {f.name for f in fields(cls)})  # pyright: ignore[reportArgumentType]
+    if unknown:
+        raise SafeladderError(f"{where}: unknown key {unknown[0]!r}")
+    return cls(**row)
+
+
+def _in_range(name: str, value: float, most: float) -> None:
+    if not (0 <= value <= most and math.isfinite(value)):
+        raise SafeladderError(f"{name}: {value} is not between 0 and {most}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

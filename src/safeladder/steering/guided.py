@@ -4,13 +4,13 @@
     repeat: C = {k sampled next steps, duplicates dropped}
             v[c, m] = value model m of the state with c
             score(c) = w·v[c] + γ · mean log p(c);  b = argmax_c score(c)
-            while w·v[b] < τ, in this order: sample more steps; drop the last kept step and begin again, a few times
-                at most; let proposed steps p (a reminder, a safe ending) compete: score(p) = score(b) + w·(v[p] - v[b]) - δ
+            where w·v[b] < τ: sample more steps; then drop the last kept step and begin again, a few times at most; then
+                let proposed steps p (a reminder, a safe ending) compete: score(p) = score(b) + w·(v[p] - v[b]) - δ
             keep argmax_c score(c)
     until the reply has ended
 
-Proposed steps are configured, not sampled: they count as likely as the step that they would replace, and must be worth δ
-more. `Trail` says where they entered and where they won.
+Proposed steps are configured, not sampled: they count as likely as the step that they would replace, and must be worth
+δ more. `Trail` says where they entered and where they won.
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ class GuidedDecoder:
             likely = [own.gamma * (step.mean_logprob or 0.0) for step in group]
             rows = [{name: column[i][j] for name, column in columns.items()} for j in range(len(group))]
             worth = [sum(reply.weights.get(name, 0.0) * v for name, v in row.items()) for row in rows]
-            # A proposed step is nothing the policy would say: its own likelihood would rule it out, whatever it is worth.
+            # A proposed step is nothing the policy would say: its own likelihood would rule it out.
             _, as_likely = max((worth[j] + likely[j], likely[j]) for j, s in enumerate(group) if s.source == "sampled")
             found = []
             for j, step in enumerate(group):

@@ -27,6 +27,9 @@ WORLD = "world"
 FOLDER = "steering/value-guidance"
 """Where guidance lies in a checkpoint's folder unless told otherwise."""
 _HELD_OUT_SHARE = 0.2
+_CHOICE_SHARE = 0.2
+"""Of the prompts that are not held out: those that thresholds are chosen by, at most `_CHOICE`."""
+_CHOICE = 200
 _RUN = "training.json"
 _PLAIN_EVERY = 10.0
 """Seconds between lines of progress where the output is not a terminal."""
@@ -91,6 +94,8 @@ def run_train(options: argparse.Namespace) -> int:
         raise SafeladderError(f"--out: {out} holds trained value models already")
     from safeladder.rollout.local import LocalEngine
     from safeladder.rollout.prefix import PrefixEngine
+    from safeladder.steering.guidance_choice import choose
+    from safeladder.steering.guided import Guidance
     from safeladder.steering.value_heads import fingerprint
     from safeladder.steering.value_measure import measure
     from safeladder.steering.value_training import (
@@ -103,17 +108,18 @@ def run_train(options: argparse.Namespace) -> int:
     from safeladder.steering.values import PRINCIPLES
 
     data = options.data or [WORLD]
-    train, held_out = _samples(data, options.prompts, options.seed)
+    train, choice, held_out = _samples(data, options.prompts, options.seed)
+    everything = (*train, *choice, *held_out)
     engine = PrefixEngine(LocalEngine.load(options.model))
     settings = {
         "model": fingerprint(engine),
         "data": data,
         "seed": options.seed,
-        "prompts": [s.id for s in (*train, *held_out)],
+        "prompts": [s.id for s in everything],
     }
     _same_run(out, settings)
     config, judge, say = _config(data), verdicts_of(_routers()), _Lines()
-    longest = max(len(engine.prompt_ids(s)) for s in (*train, *held_out))
+    longest = max(len(engine.prompt_ids(s)) for s in everything)
     plan = Plan(
         max_new_tokens=min(Plan().max_new_tokens if WORLD in data else _BUDGET, engine.context_length - longest)
     )
@@ -127,6 +133,9 @@ def run_train(options: argparse.Namespace) -> int:
         found.append(examples(engine, samples, outcomes, PRINCIPLES, say=say))
     say.what = "heads"
     heads = train_heads(found[0], PRINCIPLES, seed=options.seed, say=say)
+    say.what = "thresholds"
+    decoder, budget = Guidance(heads, config).over(engine), SamplingParams(max_new_tokens=plan.max_new_tokens)
+    chosen, trials = choose(decoder, choice, judge, budget, out / "choice.jsonl", seed=options.seed, say=say)
     card = {
         "model": settings["model"],
         "data": data,
@@ -134,10 +143,13 @@ def run_train(options: argparse.Namespace) -> int:
         "plan": asdict(plan),
         "train": {"prompts": len(train), "prefixes": len(found[0].prompt), "unscored": found[0].unscored},
         "held_out": measure(heads, found[1]),
-        "config": asdict(config),
+        "choice": {"prompts": len(choice), "runs": [asdict(trial) for trial in trials]},
+        "config": asdict(decoder.config),
     }
     heads.save(out, card)
     print(_text(card["held_out"]))
+    for name, own in chosen.items():
+        print(f"{name:14} gamma {own.gamma:g}, floor {own.floor:g}, margin {own.margin:g}")
     print(f"wrote {out}")
     return 0
 
@@ -162,7 +174,8 @@ def world_samples(split: str, count: int, seed: int) -> list[Sample]:
 _WORLD_START = 50_000_000
 
 
-def _samples(data: Sequence[str], count: int, seed: int) -> tuple[list[Sample], list[Sample]]:
+def _samples(data: Sequence[str], count: int, seed: int) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Prompts to learn from, to choose thresholds by, and to measure on."""
     from safeladder.data.samples import read_samples
     from safeladder.data.splits import split_by_group
     from safeladder.rollout.parse import ResponseFormat
@@ -187,7 +200,8 @@ def _samples(data: Sequence[str], count: int, seed: int) -> tuple[list[Sample], 
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise SafeladderError(f"--data: two rows have the id {twice!r}")
-    return train, held_out
+    learn, choice = split_by_group(train, _CHOICE_SHARE, seed=seed)
+    return learn, choice[:_CHOICE], held_out
 
 
 def _routers() -> dict[str, Any]:

@@ -27,12 +27,12 @@ from safeladder.rollout.prefix import PrefixEngine
 from safeladder.steering.guidance import GuidanceConfig
 from safeladder.steering.guidance_steps import Proposer, step_ends
 from safeladder.steering.value_heads import ValueHeads, describe
-from safeladder.steering.values import accepted, principle_of
+from safeladder.steering.values import Judgement, principle_of
 from safeladder.types import GenerationRequest, Rollout, SafeladderError, Sample, SamplingParams, StopReason
 from safeladder.verifiers import Router
 
-Verdicts = Callable[[Sequence[Rollout]], list[bool | None]]
-"""Whether each finished reply is accepted; None = unscored."""
+Verdicts = Callable[[Sequence[Rollout]], list[Judgement]]
+"""What to make of each finished reply."""
 Say = Callable[[str], None]
 
 
@@ -90,13 +90,13 @@ def verdicts_of(routers: Mapping[str, Router]) -> Verdicts:
     Raises (when called): SafeladderError on a label that has no row.
     """
 
-    def judge(rollouts: Sequence[Rollout]) -> list[bool | None]:
-        found: list[bool | None] = [None] * len(rollouts)
+    def judge(rollouts: Sequence[Rollout]) -> list[Judgement]:
+        found = [Judgement(None)] * len(rollouts)
         for name, router in routers.items():
             places = [i for i, r in enumerate(rollouts) if (r.sample.source == "world") == (name == "world")]
             judged, _ = router.judge([rollouts[i] for i in places])
             for i, rollout in zip(places, judged, strict=True):
-                found[i] = accepted([s for verifier, s in rollout.scores.items() if verifier != "format"])
+                found[i] = Judgement.of([s for verifier, s in rollout.scores.items() if verifier != "format"])
         return found
 
     return judge
@@ -109,7 +109,8 @@ class Plan:
     Attributes:
         replies: whole replies a prompt.
         branches: prefixes a prompt from which more are rolled out, and `branch_rollouts` from each.
-        proposed: prefixes a prompt after which every proposed step is tried.
+        proposed: prefixes a prompt after which every proposed step is tried, the empty one among them. A proposed
+            answer costs no rollout: what it is worth is known at once, after a look-alike as after the real thing.
         max_new_tokens: of a reply.
         batch: prompts rolled out, and stored, together.
     """
@@ -117,7 +118,7 @@ class Plan:
     replies: int = 8
     branches: int = 2
     branch_rollouts: int = 2
-    proposed: int = 2
+    proposed: int = 4
     max_new_tokens: int = 112
     batch: int = 32
 
@@ -145,9 +146,9 @@ class _Tallies:
         for (number, _, prefixes), verdict in zip(self._pending, judge([r for _, r, _ in self._pending]), strict=True):
             for prefix in prefixes:
                 tally = self.trees[number][prefix]
-                tally[0] += verdict is True
-                tally[1] += verdict is not None
-                tally[2] += verdict is None
+                tally[0] += verdict.accepted is True
+                tally[1] += verdict.accepted is not None
+                tally[2] += verdict.accepted is None
         self._pending = []
 
 
@@ -181,8 +182,9 @@ def roll_out(
             inner.update(dict.fromkeys(prefixes[:-1]))
         rng = random.Random(f"{seed}/{samples[number].id}/prefixes")
         starts += [(number, prefix) for prefix in rng.sample(list(inner), min(plan.branches, len(inner)))]
-        thinking = [(), *(ids for ids, _ in inner if config.close_tag not in engine.decode(ids))]
-        for ids in rng.sample(thinking, min(plan.proposed, len(thinking))):
+        thinking = [ids for ids, _ in inner if config.close_tag not in engine.decode(ids)]
+        tried = [(), *rng.sample(thinking, min(plan.proposed - 1, len(thinking)))][: plan.proposed]
+        for ids in tried:
             for step in proposer.steps(samples[number].language, engine.decode(ids)):
                 prefix = ((*ids, *step.token_ids), len(step.token_ids))
                 if step.ends:
