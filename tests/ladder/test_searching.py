@@ -41,6 +41,7 @@ from safeladder.types import (
 )
 from safeladder.verifiers import RewardRecipe, Router, available
 from safeladder.world import next_turn
+from safeladder.world.families.search import UNKNOWN
 
 RUNG: dict[str, Any] = {
     "kind": "search",
@@ -137,6 +138,40 @@ def test_a_demonstration_is_the_script_played_through_the_environment():
     plain = world.item("count", "train", 0)
     marker = object()
     assert searching.encode_search(policy(), place, settings, "seed", lambda _: marker)(plain) is marker  # type: ignore[arg-type,return-value]
+
+
+def test_a_read_that_goes_astray_is_shown_doubted_and_not_trained_on():
+    world = data().world
+    assert world is not None
+    place = searching.environment(rung(), searching.retriever(rung(), world, "train"), policy())
+    decode = policy().tokenizer.decode
+    strayed = 0
+    for share in (0.0, 1.0):
+        settings = rung(cold_start={**RUNG["cold_start"], "astray": share, "brier_weight": 1.0}).cold_start
+        assert settings is not None
+        for number in range(8):
+            sample = world.item("search_one_hop", "train", number)
+            found = searching.encode_search(policy(), place, settings, "seed", no_response)(sample)
+            assert len(found.mask) == len(found.token_ids) and found.stated is not None
+            own = decode([i for i, counted in zip(found.token_ids, found.mask, strict=True) if counted])
+            rest = decode([i for i, counted in zip(found.token_ids, found.mask, strict=True) if not counted])
+            if share and "<read>" in rest:
+                strayed += 1
+                assert "<read>" not in own and "| missing : " in rest
+                assert any(f"<answer> {unknown}</answer>" in own for unknown in UNKNOWN)
+                assert found.stated[1] is False and decode([found.token_ids[found.stated[0]]]).strip() in "01"
+            else:
+                assert "<read>" in own and "<read>" not in rest and found.stated[1] is True
+    assert strayed > 4, "most names share a syllable with another's"
+
+
+def test_a_checkpoint_keeps_whether_missing_words_were_named():
+    assert rung().missing_words and searching.settings_of(rung()).missing_words
+    plain = rung(missing_words=False)
+    assert not searching.settings_of(plain).missing_words
+    source = searching.retriever(plain, data().world, "train")
+    assert not searching.environment(plain, source, policy()).missing_words
+    assert searching.environment(rung(), source, policy()).missing_words
 
 
 def test_episodes_must_fit_the_model():

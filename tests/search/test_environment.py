@@ -19,12 +19,14 @@ from safeladder.search.environment import (
     UNKNOWN_PAGE,
     SearchEnvironment,
     cut,
+    lacking,
     play,
     render_hits,
     render_page,
 )
 from safeladder.search.retriever import Document, Hit, MemoryRetriever, RetrievalFault
 from safeladder.search.trace import encode_observation, parse_trace
+from safeladder.search.words import FUNCTION_WORDS, words
 from safeladder.types import EnvironmentFault, Observation, SafeladderError, Sample
 from search.tokens import added_ids, single, spelled
 
@@ -267,3 +269,53 @@ def test_the_teacher_hears_what_was_said():
     episode = play(environment(), single(), SAMPLE, speak)
     texts = [part.text for part in episode if isinstance(part, Observation)]
     assert heard == [[], texts[:1], texts] and episode[::2] == (SEARCH, READ, ANSWER)
+
+
+def test_results_and_their_pages_name_the_words_of_the_query_that_they_lack():
+    """Title and abstract of page 9 hold "ace" and "founder"; those of page 7 hold "acme". "of" is a function word."""
+    found = reply(SEARCH, top_k=2, missing_words=True)
+    assert found.text == (
+        "1) id 9 | Ace | Ace is the founder of nothing . | missing : acme\n"
+        "2) id 7 | Acme | Acme was founded by Jo Ray . It makes boats . | missing : founder"
+    )
+    page = reply(SEARCH, found, READ, missing_words=True)
+    assert page.text == f"id 7 | Acme | missing : founder\n{PAGES[0].text}"
+    whole = reply("<search> Acme boats</search>", top_k=1, missing_words=True)
+    assert whole.text == "1) id 7 | Acme | Acme was founded by Jo Ray . It makes boats ."
+    assert (
+        reply("<search> Acme boats</search>", whole, READ, missing_words=True).text == f"id 7 | Acme\n{PAGES[0].text}"
+    )
+
+
+def test_a_page_lacks_what_the_newest_results_that_showed_it_lacked():
+    first, second = "<search> Acme zebra</search>", "<search> Boat number gnu</search>"
+    heard = [reply(turn, top_k=1, missing_words=True) for turn in (first, second)]
+    assert [observation.pages for observation in heard] == [("7",), ("long",)]
+    assert "missing : zebra" in reply(first, heard[0], second, heard[1], READ, missing_words=True).text
+    again = reply("<search> Acme gnu</search>", top_k=1, missing_words=True)
+    assert "missing : gnu" in reply(first, heard[0], "<search> Acme gnu</search>", again, READ, missing_words=True).text
+    unseen = reply(first, heard[0], "<confidence> 5</confidence><read> 8</read>", missing_words=True)
+    assert unseen.text == "id 8 | Jo Ray\nJo Ray was born in Paris ."
+
+
+def test_what_a_page_says_to_be_missing_does_not_count_once_it_is_read():
+    page = Document(id="7", title="Acme", text="Boats . | missing : acme")
+    found = reply("<search> Acme</search>", retriever=MemoryRetriever([page]), missing_words=True)
+    read = reply("<search> Acme</search>", found, READ, retriever=MemoryRetriever([page]), missing_words=True)
+    assert read.text.splitlines()[0] == "id 7 | Acme"
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_no_word_is_lacking_that_is_held(query, text):
+    absent = lacking(query, text)
+    assert not {*absent} & {*words(text)} and {*absent} <= {*words(query)} - FUNCTION_WORDS
+    assert lacking(query, f"{text} {query}") == []
+    assert {*words(query)} - FUNCTION_WORDS - {*absent} <= {*words(text)}
+
+
+def test_many_missing_words_are_not_all_named():
+    hit = Hit(id="7", title="Acme", abstract="Boats .", score=1.0)
+    assert render_hits([hit], "one1 two2 three3 four4 five5 six6 acme").endswith(
+        " | missing : one1 two2 three3 four4 five5"
+    )
+    assert render_hits([hit], "who is it") == render_hits([hit]) == "1) id 7 | Acme | Boats ."

@@ -9,8 +9,8 @@ from safeladder.search.settings import FILE, SearchSettings
 from safeladder.types import Message, Part, SafeladderError, Sample
 
 SETTINGS = SearchSettings(
-    top_k=2, max_turns=6, turn_tokens=32, observation_tokens=112, episode_tokens=400, first_sentences=True,
-    instructions="查",
+    top_k=2, max_turns=6, turn_tokens=32, observation_tokens=112, episode_tokens=400, missing_words=True,
+    first_sentences=True, instructions="查",
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def test_what_is_saved_is_read_again_and_a_checkpoint_that_does_not_say_has_the_
         ('{"top_k": true}', "top_k is True"),
         ('{"max_turns": null}', "max_turns is None"),
         ('{"turn_tokens": 1.5}', "turn_tokens is 1.5"),
+        ('{"missing_words": 1}', "missing_words is 1"),
         ('{"first_sentences": 1}', "first_sentences is 1"),
         ('{"instructions": 7}', "instructions is 7"),
     ],

@@ -18,7 +18,7 @@ from safeladder.search.environment import NOTICES, SearchEnvironment, play
 from safeladder.search.retriever import Document, Hit, MemoryRetriever
 from safeladder.search.trace import Trace, encode_episode, parse_trace, parse_turn, render_turn
 from safeladder.types import Observation, Sample
-from safeladder.world import SEARCH, World, WorldConfig, judge_search, next_turn
+from safeladder.world import SEARCH, World, WorldConfig, judge_search, next_turn, wrong_read
 from safeladder.world.families.search import CONTESTED, MISSING, ONE_HOP, TWO_HOP
 from safeladder.world.lexicon import FIRST, PEOPLE, SECOND, STATED, TIES, ZH
 from safeladder.world.searching import CONFIDENCE, rehearse
@@ -222,6 +222,27 @@ def test_by_hand() -> None:
     assert parse_turn(next_turn(sample, ["1) id k41 | pim pol |", "id k41 | pim pol"], random.Random(0))).thought == (
         "pol friend unknown"
     )
+
+
+def test_a_wrong_page_is_read_where_one_is_shown_and_then_doubted() -> None:
+    sample = WORLD.item(TWO_HOP, "train", 0)
+    truth = {**sample.meta["truth"], "entity": "pim pol", "tie": "friend", "attribute": "gift"}
+    sample = replace(sample, language="en", meta={**sample.meta, "truth": truth})
+    both = "1) id k41 | pim pol | a man .\n2) id b10 | pim vik | a man . | missing : pol"
+    heard = [both, "id k41 | pim pol\na man . pim pol friend pim vik .", both]
+    wrong = [wrong_read(sample, heard[:n], random.Random(0)) for n in range(4)]
+    assert wrong == [
+        None,
+        "<think> pim pol b10</think><confidence> 5</confidence><read> b10</read>",
+        None,
+        "<think> pim vik k41</think><confidence> 5</confidence><read> k41</read>",
+    ]
+    assert wrong_read(sample, ["1) id k41 | pim pol | a man ."], random.Random(0)) is None
+    for before, name in (([], "pim pol"), (heard[:2], "pim vik")):
+        other = "id c07 | pim mip | missing : x\na child . pim mip friend sal vik . pim mip gift egg ."
+        turn = parse_turn(next_turn(sample, [*before, both, other], random.Random(0)))
+        assert (turn.thought, turn.action, turn.argument) == (f"{name} unknown", "answer", "unknown")
+        assert turn.confidence in (0, 1)
 
 
 @pytest.mark.parametrize("style", ["overconfident", "uniform"])

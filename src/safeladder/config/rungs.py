@@ -131,6 +131,9 @@ class ColdStart(Supervised):
     confidence: Literal["calibrated", "overconfident", "uniform"] = "uniform"
     """What the script states: what its evidence is worth; mostly certainty; or any level by chance. Only the first
     looks at the evidence, the others teach the form and leave the rest to the reward."""
+    astray: Share = 0.0
+    """Share of the looks at results at which a wrong page is read, for the script to see that and to doubt. The wrong
+    turn itself is not trained on."""
     brier_weight: NonNegativeFloat = 0.0
     """Weight of the tokenised Brier score (ConfTuner) of the final confidence, beside the language loss."""
 
@@ -185,6 +188,8 @@ class SearchRung(RlRung):
     """Longest turn of a search."""
     top_k: Positive = 3
     """Results that a search shows."""
+    missing_words: bool = True
+    """Results, and pages read from them, name the words of the query that they lack (docs/search.md)."""
     observation_tokens: Positive = 512
     """Longest observation; a longer one is cut where a sentence ends."""
     episode_tokens: Positive = 8192

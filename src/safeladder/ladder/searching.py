@@ -15,7 +15,7 @@ from safeladder.search.trace import STOPS, SearchFormat, encode_episode, parse_t
 from safeladder.training.auxiliary import level_place
 from safeladder.training.sft import Demonstration, Encode
 from safeladder.types import SafeladderError, Sample, SamplingParams
-from safeladder.world import World, judge_search, next_turn
+from safeladder.world import World, judge_search, next_turn, wrong_read
 
 
 def retriever(rung: SearchRung, world: World | None, split: str) -> Retriever:
@@ -36,6 +36,7 @@ def settings_of(rung: SearchRung) -> SearchSettings:
         turn_tokens=rung.turn_tokens,
         observation_tokens=rung.observation_tokens,
         episode_tokens=rung.episode_tokens,
+        missing_words=rung.missing_words,
         first_sentences=rung.corpus is None,
         instructions=rung.instructions,
     )
@@ -60,6 +61,7 @@ def environment(rung: SearchRung, source: Retriever, policy: Policy) -> SearchEn
         observation_tokens=rung.observation_tokens,
         max_turns=rung.max_turns,
         max_tokens=rung.episode_tokens,
+        missing_words=rung.missing_words,
     )
 
 
@@ -101,8 +103,20 @@ def encode_search(policy: Policy, place: SearchEnvironment, settings: ColdStart,
             return plain(sample)
         rng = random.Random(f"{seed}/{sample.id}")
         tokenizer = policy.tokenizer
-        episode = play(place, tokenizer, sample, lambda heard: next_turn(sample, heard, rng, settings.confidence))
+        astray: list[str] = []
+
+        def speak(heard: Sequence[str]) -> str:
+            wrong = wrong_read(sample, heard, rng) if rng.random() < settings.astray else None
+            astray.extend([wrong] if wrong else [])
+            return wrong or next_turn(sample, heard, rng, settings.confidence)
+
+        episode = play(place, tokenizer, sample, speak)
         ids, mask = encode_episode(tokenizer, episode)
+        mask = list(mask)
+        for number, part in enumerate(episode):
+            if part in astray:
+                start, end = (len(encode_episode(tokenizer, episode[:n])[0]) - 1 for n in (number, number + 1))
+                mask[start:end] = [0] * (end - start)
         if not settings.brier_weight:
             return Demonstration(token_ids=ids, mask=mask)
         last = str(episode[-1])

@@ -2,7 +2,9 @@
 
 It keeps no state: every step is decided from the turns and observations so far. Retrieved text is escaped and holds
 no added token, so a page can neither act nor end the observation it stands in, and it starts no line, so it cannot
-pass for another result or a notice. A retriever's failure is an `EnvironmentFault`, never something the policy is told.
+pass for another result or a notice. Where asked to, results name the words of the query that they lack, as web search
+engines do, and so does a page that is read from them. A retriever's failure is an `EnvironmentFault`, never something
+the policy is told.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 from safeladder.search.retriever import Document, Hit, RetrievalFault, Retriever
 from safeladder.search.trace import STOPS, Turn, encode_episode, encode_observation, escape, parse_turn
+from safeladder.search.words import FUNCTION_WORDS, words
 from safeladder.types import Environment, EnvironmentFault, Observation, SafeladderError, Sample
 
 NO_RESULT = "no page matches ."
@@ -24,6 +27,10 @@ CUT = " […]"
 """Marks where an observation was cut to its budget."""
 NOTICES = (NO_RESULT, UNKNOWN_PAGE, REPEATED, NOT_UNDERSTOOD, ANSWER_NOW, CUT)
 """Everything the environment says of its own; a small tokenizer is better trained on it."""
+MISSING = " | missing :"
+"""Before the words of a query that a result lacks."""
+_MOST_MISSING = 5
+"""So many of them are named: a query may be long, and an observation has a budget."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n")
 _WORD_END = re.compile(r"\s+")
@@ -42,6 +49,8 @@ class SearchEnvironment:
         max_tokens: once an episode (turns and observations) is due to hold so many tokens, only an answer is
             accepted. With turns of at most T tokens no episode holds more than
             ``max_tokens + observation_tokens + 2 T``.
+        missing_words: results, and pages that were read from them, end by naming the words of the query which neither
+            title nor abstract holds (`lacking`).
 
     Raises:
         SafeladderError: a bound is too small to say anything.
@@ -56,6 +65,7 @@ class SearchEnvironment:
         observation_tokens: int = 512,
         max_turns: int = 8,
         max_tokens: int = 8192,
+        missing_words: bool = False,
     ) -> None:
         self.retriever = retriever
         self.tokenizer = tokenizer
@@ -63,6 +73,7 @@ class SearchEnvironment:
         self.observation_tokens = observation_tokens
         self.max_turns = max_turns
         self.max_tokens = max_tokens
+        self.missing_words = missing_words
         for name in ("top_k", "max_turns", "max_tokens"):
             if getattr(self, name) < 1:
                 raise SafeladderError(f"search environment: {name} is {getattr(self, name)}, at least 1 is needed")
@@ -84,7 +95,7 @@ class SearchEnvironment:
         if over or (heard and heard[-1].last):
             return None
         try:
-            text, pages, problem = self._reply(turn, [parse_turn(text) for text in said[:-1]])
+            text, pages, problem = self._reply(turn, [parse_turn(text) for text in said[:-1]], heard)
         except RetrievalFault as fault:
             raise EnvironmentFault(f"retrieval: {fault}") from fault
         last = len(said) + 1 >= self.max_turns or tokens + self.observation_tokens >= self.max_tokens
@@ -94,7 +105,9 @@ class SearchEnvironment:
             token_ids=encode_observation(self.tokenizer, text), text=text, pages=pages, problem=problem, last=last
         )
 
-    def _reply(self, turn: Turn, before: Sequence[Turn]) -> tuple[str, tuple[str, ...], str]:
+    def _reply(
+        self, turn: Turn, before: Sequence[Turn], heard: Sequence[Observation]
+    ) -> tuple[str, tuple[str, ...], str]:
         """What to say, the ids of the pages it shows, and what was wrong with the turn."""
         if turn.problem:
             return f"{NOT_UNDERSTOOD} {turn.problem}", (), turn.problem
@@ -102,27 +115,60 @@ class SearchEnvironment:
             return REPEATED, (), "repeated call"
         if turn.action == "search":
             hits = self.retriever.search(turn.argument, self.top_k)
-            return render_hits(hits) if hits else NO_RESULT, tuple(hit.id for hit in hits), ""
+            text = render_hits(hits, turn.argument if self.missing_words else "") if hits else NO_RESULT
+            return text, tuple(hit.id for hit in hits), ""
         page = self.retriever.read(turn.argument)
         if page is None:
             return UNKNOWN_PAGE, (), "unknown page"
-        return render_page(page), (page.id,), ""
+        return render_page(page, _lacked(page.id, before, heard) if self.missing_words else ""), (page.id,), ""
 
     def _size(self, text: str) -> int:
         return len(encode_observation(self.tokenizer, text))
 
 
-def render_hits(hits: Sequence[Hit]) -> str:
-    """Search results, one a line: ``1) id 7 | title | abstract``."""
-    return "\n".join(
-        f"{number}) id {_flat(hit.id)} | {_flat(hit.title)} | {_flat(hit.abstract)}"
-        for number, hit in enumerate(hits, start=1)
-    )
+def render_hits(hits: Sequence[Hit], query: str = "") -> str:
+    """Search results, one a line: ``1) id 7 | title | abstract``, with the words of the query that one lacks at its
+    end: ``1) id 7 | title | abstract | missing : word``."""
+    lines = []
+    for number, hit in enumerate(hits, start=1):
+        shown = f"{_flat(hit.title)} | {_flat(hit.abstract)}"
+        lines.append(f"{number}) id {_flat(hit.id)} | {shown}{_named(lacking(query, shown))}")
+    return "\n".join(lines)
 
 
-def render_page(page: Document) -> str:
-    """A page in full: ``id 7 | title`` and its text on the next line."""
-    return f"id {_flat(page.id)} | {_flat(page.title)}\n{_flat(page.text)}"
+def render_page(page: Document, lacked: Sequence[str] = ()) -> str:
+    """A page in full: ``id 7 | title`` and its text on the next line; `lacked` as in a result."""
+    return f"id {_flat(page.id)} | {_flat(page.title)}{_named(lacked)}\n{_flat(page.text)}"
+
+
+def lacking(query: str, text: str) -> list[str]:
+    """The words of `query` that `text` does not hold, in order, English function words left out.
+
+    Words are those of `search.words`: case and accents do not count, an inflected word is another one.
+
+    >>> lacking("the Founder of Acme", "Acme | Acme makes boats .")
+    ['founder']
+    """
+    held = {*words(text), *FUNCTION_WORDS}
+    return [word for word in dict.fromkeys(words(query)) if word not in held]
+
+
+def _named(lacked: Sequence[str]) -> str:
+    return " ".join([MISSING, *lacked[:_MOST_MISSING]]) if lacked else ""
+
+
+def _lacked(id: str, before: Sequence[Turn], heard: Sequence[Observation]) -> list[str]:
+    """What the newest results that showed this page lacked there, as far as they were shown."""
+    for turn, observation in reversed(list(zip(before, heard, strict=False))):
+        if turn.action != "search" or id not in observation.pages:
+            continue
+        place = observation.pages.index(id)
+        lines = observation.text.split("\n")
+        if place < len(lines) and lines[place].startswith(f"{place + 1}) "):
+            shown = lines[place].partition(" | ")[2]
+            # What a page says of the kind itself stands before the environment's own word.
+            return lacking(turn.argument, shown.rpartition(MISSING)[0] or shown)
+    return []
 
 
 def _flat(text: str) -> str:

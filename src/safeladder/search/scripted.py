@@ -13,15 +13,8 @@ from dataclasses import dataclass
 
 from safeladder.search.bm25 import idf
 from safeladder.search.retriever import Document, Retriever
-from safeladder.search.words import words
+from safeladder.search.words import FUNCTION_WORDS, words
 
-_FUNCTION_WORDS = frozenset(
-    words(
-        "a an and also are as at be been both by did do does first for from had has have he her his how in is it its "
-        "many much name named no not of on one or same she than that the their then there these they this those to "
-        "was were what when where which who whom whose why with"
-    )
-)
 _FIRST, _SECOND = 10, 3
 """Results of the first and of each second search."""
 _READ_FOR_BRIDGES, _BRIDGES = 2, 4
@@ -71,11 +64,11 @@ def two_hop(retriever: Retriever, question: str, passages: int = 5) -> Gathered:
             second[hit.id] = max(second.get(hit.id, 0.0), 1 / (1 + place))
     pages = [*first, *_read(retriever, [id for id in second if id not in found])]
     terms = {page.id: set(_terms(page)) for page in pages}
-    weights = _weights(set(words(question)) - _FUNCTION_WORDS, list(terms.values()))
+    weights = _weights(set(words(question)) - FUNCTION_WORDS, list(terms.values()))
 
     def worth(page: Document) -> float:
         title = set(words(page.title))
-        named = [left for bridge, left in bridges.items() if set(words(bridge)) - _FUNCTION_WORDS <= title]
+        named = [left for bridge, left in bridges.items() if set(words(bridge)) - FUNCTION_WORDS <= title]
         return (
             found.get(page.id, 0.0)
             + second.get(page.id, 0.0)
@@ -103,7 +96,7 @@ def _share(wanted: Iterable[str], weights: Mapping[str, float], held: Set[str]) 
 
 def open_terms(question: str, page: Document) -> list[str]:
     """The question's terms, function words left out, of which the page does not speak."""
-    covered = {*_FUNCTION_WORDS, *_terms(page)}
+    covered = {*FUNCTION_WORDS, *_terms(page)}
     return [term for term in dict.fromkeys(words(question)) if term not in covered]
 
 
@@ -112,9 +105,9 @@ def bridges_of(question: str, page: Document) -> list[str]:
 
     Likeliest are those whose sentence shares most terms with the question; then those that come first.
     """
-    asked = set(words(question)) - _FUNCTION_WORDS
-    known = asked | _FUNCTION_WORDS
-    title = {*words(page.title), *_FUNCTION_WORDS}
+    asked = set(words(question)) - FUNCTION_WORDS
+    known = asked | FUNCTION_WORDS
+    title = {*words(page.title), *FUNCTION_WORDS}
     found: dict[str, int] = {}
     for sentence in _SENTENCE_END.split(page.text):
         shared = len(asked & set(words(sentence)))

@@ -21,6 +21,7 @@ class SearchSettings:
         top_k: results that a search shows.
         max_turns: turns of the policy, the answer included.
         turn_tokens, observation_tokens, episode_tokens: as in the recipe's rung; None = a share of the context.
+        missing_words: results, and pages read from them, name the words of the query that they lack.
         first_sentences: results show the first sentence of a page only (`FirstSentences`).
         instructions: said before the question, as a system message.
     """
@@ -30,6 +31,7 @@ class SearchSettings:
     turn_tokens: int | None = None
     observation_tokens: int | None = None
     episode_tokens: int | None = None
+    missing_words: bool = False
     first_sentences: bool = False
     instructions: str | None = None
 
@@ -90,7 +92,7 @@ def _wrong(row: object) -> str:
     if unknown := sorted(row.keys() - known):
         return f"unknown key {unknown[0]!r}; allowed: {', '.join(sorted(known))}"
     for name, value in row.items():
-        if name == "first_sentences":
+        if name in ("missing_words", "first_sentences"):
             fine = isinstance(value, bool)
         elif name == "instructions":
             fine = value is None or isinstance(value, str)

@@ -51,3 +51,13 @@ def _plain(run: re.Match[str]) -> str:
 def _pairs(run: re.Match[str]) -> str:
     text = run.group()
     return f" {' '.join(text[i : i + 2] for i in range(max(len(text) - 1, 1)))} "
+
+
+FUNCTION_WORDS = frozenset(
+    words(
+        "a an and also are as at be been both by did do does first for from had has have he her his how in is it its "
+        "many much name named no not of on one or same she than that the their then there these they this those to "
+        "was were what when where which who whom whose why with"
+    )
+)
+"""English words that say nothing of what a query is about."""

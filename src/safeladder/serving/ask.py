@@ -180,6 +180,7 @@ def arrange(
         observation_tokens=observation,
         max_turns=settings.max_turns,
         max_tokens=min(bound for bound in bounds if bound is not None),
+        missing_words=settings.missing_words,
     )
     return environment, SamplingParams(max_new_tokens=turn, stop=STOPS)
 

@@ -15,7 +15,7 @@ from safeladder.world.families import (
     VALUE,
 )
 from safeladder.world.judge import LABELS, Verdict, judge, judge_search
-from safeladder.world.searching import next_turn
+from safeladder.world.searching import next_turn, wrong_read
 from safeladder.world.teachers import STYLES, demonstrate
 from safeladder.world.world import COLOUR_CLASSES, SIZE_CLASSES, SPLITS, WHAT_CLASSES, World, WorldConfig
 
@@ -43,4 +43,5 @@ __all__ = [
     "judge",
     "judge_search",
     "next_turn",
+    "wrong_read",
 ]

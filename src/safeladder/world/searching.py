@@ -56,12 +56,11 @@ def next_turn(sample: Sample, observations: Sequence[str], rng: Random, style: s
         plan = " ".join([name, *(tr(language, wish) for wish in wishes)])
         return f"<think> {plan}</think><search> {name}</search>"
     for wish in wishes:
-        page = _page(name, results)
-        if not page:
-            return say(f"{name} {unknown}", "nothing", "answer", unknown)
-        text = next(heard, None)
-        if text is None:
+        page, text = _page(name, results), next(heard, None)
+        if text is None and page:
             return say(f"{name} {page}", "open", "read", page)
+        if text is None or _is_about_another(name, text):
+            return say(f"{name} {unknown}", "nothing", "answer", unknown)
         looked = f"{name.split()[1]} {tr(language, wish)}"
         values, disputed = _statement(name, tr(language, wish), text, language)
         if not values:
@@ -75,6 +74,30 @@ def next_turn(sample: Sample, observations: Sequence[str], rng: Random, style: s
         if results is None:
             return say(f"{looked} {name}", "open", "search", name)
     raise AssertionError("unreachable: the last wish is always answered")
+
+
+def wrong_read(sample: Sample, observations: Sequence[str], rng: Random) -> str | None:
+    """A turn that reads a page which the newest results show, but not the one of the name that was searched for.
+
+    It is what a hasty reader does. None where the newest observation is no result or shows no other page.
+    """
+    if len(observations) % 2 == 0:
+        return None
+    truth, language = sample.meta["truth"], sample.language
+    name = truth["entity"]
+    if len(observations) > 1:
+        name = _statement(name, tr(language, truth["tie"]), observations[1], language)[0][0]
+    others = [page for page, title in _RESULT.findall(observations[-1]) if title != name]
+    if not others:
+        return None
+    page = rng.choice(others)
+    return f"<think> {name} {page}</think><confidence> 5</confidence><read> {page}</read>"
+
+
+def _is_about_another(name: str, text: str) -> bool:
+    """Whether a page's text begins with the title of another page."""
+    title = _RESULT.search(text)
+    return title is not None and title[2] != name
 
 
 def _page(name: str, results: str) -> str:
