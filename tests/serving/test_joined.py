@@ -85,7 +85,7 @@ def test_replies_side_by_side_are_those_made_alone_in_fewer_batches(engine, join
     # What the test is about does happen: replies that go back, proposed steps, budgets that cut.
     assert {step.action for one in alone for step in one.trail} == {"keep", "backtrack"}
     assert any(c.source == "proposed" for one in alone for step in one.trail for c in step.candidates)
-    assert len({len(one.trail) for one in alone}) > 2
+    assert len({len(one.trail) for one in alone}) > 1
     for i, (sample, p) in enumerate(zip(samples, params, strict=True)):
         same(reply(joined, sample, p, i)[0], alone[i])
     calls, joined.batches = joined.batches, 0

@@ -27,14 +27,20 @@ from safeladder.serving.scoring import shipped_verifiers
 from safeladder.serving.serve_command import load_host
 from safeladder.steering import value_heads
 from safeladder.steering.directions import Direction, Directions, fingerprint, load_directions
+from safeladder.steering.edit_memory import EditMemory
+from safeladder.steering.edit_session import EditSession
+from safeladder.steering.edit_transfer import Outcome
+from safeladder.steering.editing import written_reasoning
 from safeladder.steering.guided import load_guidance
 from safeladder.steering.hooks import steered
 from safeladder.steering.values import PRINCIPLES
 from safeladder.types import GenerationRequest, SafeladderError, SamplingParams
-from serving.live import NAME, SEARCHING, Shown, ask, formatted, live, stream
+from serving.live import GRAMMAR, NAME, SEARCHING, Shown, ask, formatted, live, stream
 
-CHAT, EDIT, STEPS, EDITS = (f"/v1/{p}" for p in ("chat/completions", "safeladder/edit", "safeladder/steps",
-                                                 "safeladder/edits"))  # fmt: skip
+CHAT, EDIT, STEPS, EDITS, CONFIRM = (
+    f"/v1/{p}"
+    for p in ("chat/completions", "safeladder/edit", "safeladder/steps", "safeladder/edits", "safeladder/confirm")
+)
 FLOORS = {name: {"floor": 0.5} for name in PRINCIPLES}
 GUIDANCE = {"candidates": 2, "step_tokens": 4, "backtracks": 1, "proposals": 0, "thresholds": FLOORS}
 
@@ -290,8 +296,9 @@ def test_edits_are_kept_in_a_file(editor):
     assert [row["id"] for row in kept] == [one["id"], two]
     assert kept[1] | {"id": ""} == {
         "id": "", "object": "safeladder.edit", "question": "how many?", "original": "aaa.", "edited": "aa.",
-        "context": "a a. ",
+        "context": "a a. ", "confirmed": False, "calibrated": True,
     }  # fmt: skip
+    assert kept[0]["calibrated"] is False  # nobody said what was asked, so nobody could ask the model
     assert [api.Edit.model_validate(row) for row in kept] == MemoryFile(file).edits()
     assert len([json.loads(line) for line in file.read_text().splitlines()]) == 2
     (choice,) = said(client, ask("how many?", safeladder={"edits": True}))["choices"]
@@ -299,6 +306,93 @@ def test_edits_are_kept_in_a_file(editor):
     assert client.delete(f"{EDITS}/{one['id']}").json()["deleted"] == 1
     assert client.delete(f"{EDITS}/{one['id']}").status_code == 404
     assert client.delete(EDITS).json()["deleted"] == 1
+    assert said_edits(client) == []
+
+
+def test_what_is_remembered_over_http_is_what_the_command_remembers(tmp_path: Path):
+    # Thoughts begin with a space, as text that is put back into a prompt does.
+    grammar = GRAMMAR | {"<think>": {" ": 0.95, "</think>": 0.05}}
+    beside = {"memory": MemoryFile(tmp_path / "edits.jsonl")}
+    with live(engine=formatted(ContinuousEngine, grammar=grammar), beside=beside) as client:
+        compare_with_the_command(client, tmp_path / "edits.jsonl", formatted(LocalEngine, grammar=grammar))
+
+
+def compare_with_the_command(client: httpx.Client, file: Path, engine: LocalEngine) -> None:
+    memory = EditMemory()
+    session = EditSession(engine, SamplingParams(max_new_tokens=30), memory=memory, seed=0)
+    applied, seen = [], set()
+    # Corrected: "a." should be "aa."; confirmed: whatever the rule would have changed; then questions anew.
+    for seed in range(12):
+        session.seed = seed
+        body = ask("how many?", max_tokens=30, seed=seed, safeladder={"edits": True})
+        sample = sample_of(api.ChatRequest.model_validate(body).messages, Limits())
+        turn = session.ask(sample)
+        message, report = (choice := said(client, body)["choices"][0])["message"], choice["safeladder"]["edits"]
+        mine = turn.applied
+        assert mine is not None
+        assert (report["applied"], report["outcome"]) == (mine.outcome == Outcome.APPLIED, str(mine.outcome))
+        assert (report["step"], report["original"], report["edited"], report["rule"], report["forced"]) == (
+            mine.number, mine.original, mine.edited, mine.rule, mine.forced,
+        )  # fmt: skip
+        assert report["support"] == (mine.support if mine.support is None else pytest.approx(mine.support, abs=1e-4))
+        if report["support"] is not None and not report["forced"]:
+            assert report["applied"] == (report["support"] >= report["needed"] and report["support"] > 0)
+        seen.add(report["outcome"])
+        thought = message["reasoning_content"] or ""
+        if not thought or written_reasoning(turn.shown.text) is None:
+            continue
+        assert thought == written_reasoning(turn.shown.text)
+        applied.append(report["applied"])
+        asked = {"model": NAME, "messages": body["messages"], "reasoning": thought, "seed": seed}
+        if seed % 3 == 2:
+            found = said(client, asked, CONFIRM)["data"]
+            assert len(found) == session.accept()
+            assert all(edit["confirmed"] and edit["calibrated"] for edit in found)
+        elif mine.outcome != Outcome.APPLIED:
+            answer = session.correct(1, "aa.")
+            more = {"step": 1, "text": "aa.", "remember": True, "temperature": 1.0, "max_tokens": 30}
+            (choice,) = said(client, {**asked, **more}, EDIT)["choices"]
+            assert choice["safeladder"]["edit"]["remembered"]
+            assert choice["message"]["reasoning_content"] == written_reasoning(answer.text)
+    assert {True, False} <= set(applied)
+    stored = EditMemory.load(file).pairs
+    unique = {(p.question, p.original, p.edited, p.context): p for p in memory.pairs}
+    assert len(stored) == len(unique) > 2
+    for pair in stored:
+        mine = unique[pair.question, pair.original, pair.edited, pair.context]
+        assert pair.candidates == pytest.approx(mine.candidates, abs=1e-4)
+        assert sum(pair.candidates.values()) > 0
+
+
+def test_an_edit_is_calibrated_where_its_messages_are_known_and_an_undone_one_is_a_confirmation(editor):
+    client, _ = editor
+    client.delete(EDITS)
+    one = {"question": "how many?", "original": "aaa.", "edited": "aa.", "context": "a a. "}
+    blind = client.post(EDITS, json=one).json()
+    assert blind["calibrated"] is False
+    shown = client.post(EDITS, json={**one, "question": "", "messages": edit()["messages"]}).json()
+    assert shown == {**blind, "calibrated": True}  # the same edit, known better now
+    assert said_edits(client) == [shown]
+    for more, param in (
+        ({"question": "another?", "messages": edit()["messages"]}, "question"),
+        ({"question": ""}, "question"),
+        ({"original": "a. a.", "messages": edit()["messages"]}, "original"),
+    ):
+        assert refused(client, {**one, **more}, EDITS)["param"] == param
+    undone = edit(reasoning="a a. aa. a", text="aaa.", remember=True, undo=True)
+    remembered = said(client, undone, EDIT)["choices"][0]["safeladder"]["edit"]["remembered"]
+    (found,) = [row for row in said_edits(client) if row["id"] == remembered]
+    assert (found["original"], found["edited"], found["confirmed"], found["context"]) == ("aaa.", "aaa.", True, "a a. ")
+    assert refused(client, {**undone, "remember": False}, EDIT)["param"] == "undo"
+    assert refused(client, {"model": NAME, "messages": edit()["messages"], "reasoning": " "}, CONFIRM)["param"]
+    client.delete(EDITS)
+
+
+def test_a_full_memory_says_so_before_anything_is_made(editor, monkeypatch):
+    client, _ = editor
+    client.delete(EDITS)
+    monkeypatch.setattr("safeladder.serving.memory.MOST", 0)
+    assert "as many as it may" in refused(client, edit(remember=True), EDIT)["message"]
     assert said_edits(client) == []
 
 
@@ -311,6 +405,8 @@ def test_a_server_without_a_memory_says_so():
         assert client.get(EDITS).status_code == 404
         assert client.delete(EDITS).status_code == 404
         assert refused(client, edit(remember=True), EDIT)["param"] == "remember"
+        confirmed = {"model": NAME, "messages": edit()["messages"], "reasoning": "a."}
+        assert client.post(CONFIRM, json=confirmed).status_code == 404
         assert refused(client, ask("x", safeladder={"edits": True}))["param"] == "safeladder.edits"
 
 

@@ -303,17 +303,26 @@ class EditReport(BaseModel):
 
 
 class MemoryReport(BaseModel):
-    """What became of the edit memory: ``applied`` to step `step`, or why it was not.
+    """What became of the edit memory on a question.
 
-    `support` is the share of the model's own samples in that place that said what the edit says.
+    Attributes:
+        applied: an edit was made; `outcome` says so, or why none was.
+        step: which was edited, or whose edit was refused.
+        support: how likely the model itself is to say there what the rule demands, by its own samples; None where no
+            step was looked into.
+        needed: the support that this rule takes, calibrated on what people corrected and confirmed.
+        forced: the model never said of itself what people wrote, so the edit goes without its support.
     """
 
+    applied: bool
     outcome: str
     step: int | None = None
     original: str = ""
     edited: str = ""
     rule: str = ""
     support: float | None = None
+    needed: float | None = None
+    forced: bool = False
 
 
 class Report(BaseModel):
@@ -507,7 +516,9 @@ class EditRequest(Sampling):
         text: what it is replaced with; empty = the step is left out.
         mode: ``continue`` keeps the steps before and the new one and has the model write the rest; ``re-answer``
             keeps all other steps too and has it write the answer only.
-        remember: put the edit into the edit memory.
+        remember: put the edit into the edit memory, with what the model itself says in that place.
+        undo: with `remember`: `text` puts back what the edit memory had changed, so the model's own step is right; it
+            is remembered as confirmed.
     """
 
     messages: list[AnyMessage] = Field(min_length=1)
@@ -516,19 +527,35 @@ class EditRequest(Sampling):
     text: str
     mode: Literal["continue", "re-answer"] = "continue"
     remember: bool = False
+    undo: bool = False
+
+
+class ConfirmRequest(Strict):
+    """``POST /v1/safeladder/confirm``: the reasoning is right as it is. Every step that a rule of the edit memory would
+    have changed is remembered as one that it should not."""
+
+    model: str
+    messages: list[AnyMessage] = Field(min_length=1)
+    reasoning: str
+    seed: int | None = Field(0, ge=-(2**63), le=2**63 - 1)
 
 
 class NewEdit(Strict):
-    """``POST /v1/safeladder/edits``: an edit for the memory."""
+    """``POST /v1/safeladder/edits``: an edit for the memory.
 
-    question: str
+    With `messages`, the conversation that it belongs to, the model is sampled in that place, and the rule needs the
+    support that this shows; without, the one of rules that nothing is known about.
+    """
+
+    question: str = Field("", description="needed where there are no messages")
+    messages: list[AnyMessage] = Field(default_factory=list)
     original: str = Field(description="the step as it was")
     edited: str = Field(description="the step as it should be")
     context: str = Field("", description="the reasoning before the step")
 
 
 class Edit(BaseModel):
-    """An edit in the memory."""
+    """An edit in the memory. `confirmed`: a step that is right as it is. `calibrated`: the model was sampled there."""
 
     id: str
     object: Literal["safeladder.edit"] = "safeladder.edit"
@@ -536,12 +563,21 @@ class Edit(BaseModel):
     original: str
     edited: str
     context: str = ""
+    confirmed: bool
+    calibrated: bool
 
 
 class EditList(BaseModel):
     """``GET /v1/safeladder/edits``."""
 
     object: Literal["list"] = "list"
+    data: list[Edit]
+
+
+class Confirmed(BaseModel):
+    """``POST /v1/safeladder/confirm``: the steps that were remembered; none where no rule would have changed any."""
+
+    object: Literal["safeladder.confirmed"] = "safeladder.confirmed"
     data: list[Edit]
 
 

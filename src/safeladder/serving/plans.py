@@ -15,6 +15,7 @@ from safeladder.search.trace import inert_ids
 from safeladder.serving import api
 from safeladder.serving.chat import FORMAT, Refused, begun_reply, sample_of
 from safeladder.serving.limits import Limits
+from safeladder.serving.memory import Lesson
 from safeladder.serving.steered import Host, Job, seed_of
 from safeladder.steering.edit_rules import EditPair
 from safeladder.steering.editing import Prefill, extended, frozen
@@ -26,13 +27,12 @@ _NO_LABEL = "chat"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditPlan:
-    """An edit of `reasoning` (as it was), and what it keeps; `remembered` is its id in the edit memory."""
+    """An edit of `reasoning` (as it was), and what it keeps."""
 
     mode: Any
     step: int
     reasoning: str
     kept: str
-    remembered: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ def plan_chat(host: Host, limits: Limits, request: api.ChatRequest) -> Plan:
 
 
 def plan_edit(host: Host, limits: Limits, request: api.EditRequest) -> Plan:
-    """An edit of a reply's reasoning; with `remember` it is put into the edit memory.
+    """An edit of a reply's reasoning; with `remember` it goes into the edit memory.
 
     Raises:
         Refused, SafeladderError: as `plan_chat`; or there is no such step, or nothing would be kept.
@@ -121,6 +121,8 @@ def plan_edit(host: Host, limits: Limits, request: api.EditRequest) -> Plan:
         raise Refused("an edit is continued plainly or under treble", "safeladder", "unsupported_combination")
     if request.remember and host.memory is None:
         raise Refused("this server keeps no edit memory (safeladder serve --memory FILE)", "remember", "not_available")
+    if request.undo and not request.remember:
+        raise Refused("undo needs remember", "undo")
     if request.messages[-1].role == "assistant":
         raise Refused("the last message must be the user's: the reply is edited by `reasoning`", "messages")
     steps = split_steps(request.reasoning)
@@ -136,41 +138,74 @@ def plan_edit(host: Host, limits: Limits, request: api.EditRequest) -> Plan:
         prefill, begun = frozen(host.engine, kept), f"{begun}{FORMAT.close_tag}"
     sample = _sample(host, limits, request.messages)
     steering: tuple[api.Steering, ...] = ("treble",) if "treble" in _steering(host, wishes) else ()
-    step = steps[request.step - 1]
+    if request.remember:
+        assert host.memory is not None
+        host.memory.check_room()
     return Plan(
         sample=sample,
-        jobs=_jobs(host, limits, request, sample, prefill, wishes, steering),
+        jobs=_jobs(host, limits, request, sample, prefill, wishes, steering, lesson=_lesson(request, steps)),
         begun=begun,
         whole=True,
         stream=bool(request.stream),
         usage=_wants_usage(request),
-        edit=EditPlan(
-            mode=request.mode,
-            step=request.step,
-            reasoning=request.reasoning,
-            kept=kept,
-            remembered=_remembered(host, request, sample, step) if request.remember else None,
-        ),
+        edit=EditPlan(mode=request.mode, step=request.step, reasoning=request.reasoning, kept=kept),
     )
 
 
-def _remembered(host: Host, request: api.EditRequest, sample: Sample, step: Step) -> str:
-    assert host.memory is not None
-    pair = EditPair(
-        question=sample.question,
-        original=step.text.strip(),
-        edited=request.text.strip(),
-        context=request.reasoning[: step.start],
-    )
-    return host.memory.add(pair).id
+def _lesson(request: api.EditRequest, steps: Sequence[Step]) -> Lesson | None:
+    if not request.remember:
+        return None
+    reasoning, step, text = request.reasoning, steps[request.step - 1], request.text.strip()
+    if request.undo:  # what the model had said stands in its place again, and is right
+        reasoning = _replaced(reasoning, step, text)
+    return Lesson(reasoning=reasoning, step=request.step, text=text)
 
 
 def _kept(request: api.EditRequest, step: Step) -> str:
-    text, before, after = request.text.strip(), request.reasoning[: step.start], request.reasoning[step.end :]
+    text = request.text.strip()
     if request.mode == "continue":
-        return f"{before}{text}".strip()
+        return f"{request.reasoning[: step.start]}{text}".strip()
+    return _replaced(request.reasoning, step, text)
+
+
+def _replaced(reasoning: str, step: Step, text: str) -> str:
+    """The reasoning with a step replaced and all others kept."""
     space = step.text[len(step.text.rstrip()) :] if text else ""
-    return f"{before}{text}{space}{after}".strip()
+    return f"{reasoning[: step.start]}{text}{space}{reasoning[step.end :]}".strip()
+
+
+def plan_confirm(host: Host, limits: Limits, request: api.ConfirmRequest) -> Sample:
+    """What the confirmed reply was asked.
+
+    Raises:
+        Refused, SafeladderError: as `plan_chat`; or there is no reasoning.
+    """
+    _check_model(host, request.model)
+    if not request.reasoning.strip():
+        raise Refused("there is no reasoning to confirm", "reasoning")
+    return _sample(host, limits, request.messages)
+
+
+def plan_new_edit(host: Host, limits: Limits, request: api.NewEdit) -> EditPair | tuple[Sample, Lesson]:
+    """An edit for the memory: as it is, or (with messages) as a lesson on what was asked.
+
+    Raises:
+        Refused, SafeladderError: as `plan_chat`; or it says neither question nor messages, or `original` is no step.
+    """
+    if not request.messages:
+        if not request.question:
+            raise Refused("an edit needs its question or its messages", "question")
+        return EditPair(
+            question=request.question, original=request.original, edited=request.edited, context=request.context
+        )
+    reasoning = f"{request.context}{request.original}"
+    steps = split_steps(reasoning)
+    if not steps or steps[-1].text.strip() != request.original.strip():
+        raise Refused("original must be one step, behind its context", "original")
+    sample = _sample(host, limits, request.messages)
+    if request.question and request.question != sample.question:
+        raise Refused("question is not what the messages ask", "question")
+    return sample, Lesson(reasoning=reasoning, step=len(steps), text=request.edited.strip())
 
 
 def plan_steps(host: Host, limits: Limits, request: api.StepsRequest) -> Sample | None:
@@ -245,6 +280,7 @@ def _jobs(
     n: int = 1,
     stop: tuple[str, ...] = (),
     top_logprobs: int = 0,
+    lesson: Lesson | None = None,
 ) -> tuple[Job, ...]:
     try:
         prompt = (*host.engine.prompt_ids(sample), *prefill.token_ids)
@@ -277,6 +313,7 @@ def _jobs(
             search=wishes.search,
             memory=wishes.edits,
             trail=wishes.trail,
+            lesson=lesson,
         )
         for choice in range(n)
     )

@@ -21,6 +21,7 @@ LEFT = 499
 _PATHS = (
     "/v1/chat/completions",
     "/v1/models",
+    "/v1/safeladder/confirm",
     "/v1/safeladder/edit",
     "/v1/safeladder/edits",
     "/v1/safeladder/steps",

@@ -58,6 +58,8 @@ class Choice:
     heard: int = 0
     opened: bool = False
     outcome: Outcome | None = None
+    remembered: str | None = None
+    """The id of its lesson in the edit memory."""
 
     @property
     def reasoning(self) -> str | None:
@@ -139,8 +141,19 @@ class Replies:
             self._say(choice, piece)
         if outcome.answer is not None:
             self._say(choice, Piece("answer", outcome.answer))
+        choice.remembered = await self._learn(choice)
         choice.outcome = outcome
         self._events.put_nowait((choice, None))
+
+    async def _learn(self, choice: Choice) -> str | None:
+        job, memory = choice.job, self.host.memory
+        if job.lesson is None or memory is None:
+            return None
+        lesson, answer = job.lesson, choice.answer or ""
+        edit = await self.host.in_lane(
+            job.steering, lambda lane, _: memory.learn(lane, job.sample, lesson, seed=job.seed, answer=answer)
+        )
+        return edit.id
 
     def _heard(self, choice: Choice, what: Token | Piece | api.Live) -> None:
         if self.first_token is None:
@@ -251,7 +264,7 @@ class Replies:
                 step=plan.edit.step,
                 kept=plan.edit.kept,
                 distance=edit_distance(plan.edit.reasoning, choice.reasoning or ""),
-                remembered=plan.edit.remembered,
+                remembered=choice.remembered,
             )
         unscored = choice.unscored
         return api.Report(

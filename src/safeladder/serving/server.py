@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from safeladder.rollout.tickets import EngineBusy, EngineClosed
 from safeladder.search.extras import import_extra
-from safeladder.search.gate import CLIENT, KEY, Gate, RateLimit
+from safeladder.search.gate import Gate
 from safeladder.serving import api, metrics
 from safeladder.serving.audit import AuditLog
 from safeladder.serving.editor_files import add_editor
-from safeladder.serving.errors import Failure, LastResort, Unwritten, failure, failure_of, invalid
+from safeladder.serving.errors import Failure, LastResort, failure, failure_of, invalid
 from safeladder.serving.limits import Limits, SameOrigin
-from safeladder.serving.plans import Plan, plan_chat, plan_edit, plan_steps
-from safeladder.serving.records import LEFT, Counted, Record, Recorder
-from safeladder.serving.replies import DONE, Relay, Replies, error_event
+from safeladder.serving.plans import Plan, plan_chat, plan_confirm, plan_edit, plan_new_edit, plan_steps
+from safeladder.serving.records import Counted, Recorder
+from safeladder.serving.replies import Relay, Replies
 from safeladder.serving.scoring import score_names, scored
 from safeladder.serving.searched import Unavailable
 from safeladder.serving.steered import Host
+from safeladder.serving.work import Desk, Work
 from safeladder.steering.edit_rules import EditPair
 from safeladder.types import SafeladderError, Verifier
 
@@ -49,103 +49,6 @@ _LAST_WORDS = 5.0
 """Seconds after its time limit in which a stream can still say so."""
 
 Result = TypeVar("Result")
-
-
-class Desk:
-    """Admits requests: a bounded number in work, a rate a client, none once the server is stopping."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.stopping = False
-        self.busy = 0
-        self._limits = limits
-        self._rate = RateLimit(limits.requests_a_minute / 60)
-
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """A place at the desk. Raises Failure where there is none."""
-        if self.stopping:
-            raise failure(503, "the server is stopping", code="stopping")
-        wait = self._rate.spend(KEY.get() or CLIENT.get(), 1)
-        if wait:
-            refused = failure(429, "too many requests a minute")
-            refused.headers["Retry-After"] = str(math.ceil(wait))
-            raise refused
-        if self.busy >= self._limits.waiting:
-            raise failure(429, "too many requests are in work")
-        self.busy += 1
-        try:
-            yield
-        finally:
-            self.busy -= 1
-
-
-class Work:
-    """An admitted request on its way: generation, its record and its place at the desk, let go together."""
-
-    def __init__(self, replies: Replies, record: Record, deadline: float, held: contextlib.ExitStack) -> None:
-        self._replies, self._record, self.deadline, self._held = replies, record, deadline, held
-        self._chunks = replies.chunks()
-        self._first = b""
-
-    async def body(self) -> api.Completion:
-        """The whole reply. Raises Failure."""
-        with self._noted():
-            try:
-                async with asyncio.timeout_at(self.deadline):
-                    await self._replies.run()
-                completion = self._replies.completion()
-                await self._record.finish()
-                return completion
-            finally:
-                self._held.close()
-
-    async def open(self) -> None:
-        """Begin, and wait for the first event: what fails before it still has a status. Raises Failure."""
-        try:
-            with self._noted():
-                self._replies.start()
-                async with asyncio.timeout_at(self.deadline):
-                    self._first = await anext(self._chunks)
-        except BaseException:
-            await self.close()
-            raise
-
-    async def events(self) -> AsyncIterator[bytes]:
-        """The events of the stream. A failure is the last one; the line in the audit log comes before [DONE]."""
-        try:
-            with self._noted():
-                chunk: bytes | None = self._first
-                while chunk is not None:
-                    yield chunk
-                    async with asyncio.timeout_at(self.deadline):
-                        chunk = await anext(self._chunks, None)
-                await self._record.finish()
-        except Failure as failed:
-            yield error_event(failed.body)
-        else:
-            yield DONE
-
-    async def close(self) -> None:
-        """The stream is over, or its reader has left."""
-        with contextlib.suppress(Unwritten):
-            self._record.note(LEFT)
-        await self._replies.close()
-        self._held.close()
-
-    @contextlib.contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Turns what goes wrong into a Failure that has been noted."""
-        try:
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
-            with contextlib.suppress(Unwritten):
-                self._record.note(LEFT)
-            raise
-        except Exception as error:
-            failed = failure_of(error)
-            with contextlib.suppress(Unwritten):
-                self._record.note(failed.status)
-            raise failed from None
 
 
 def create_app(
@@ -306,11 +209,27 @@ def create_app(
     async def edits() -> api.EditList:
         return api.EditList(data=memory().edits())
 
-    @app.post("/v1/safeladder/edits", responses=errors(404), tags=["safeladder"])
+    @app.post("/v1/safeladder/edits", responses=errors(404, 429, 503), tags=["safeladder"])
     async def add_edit(body: api.NewEdit) -> api.Edit:
-        pair = EditPair(question=body.question, original=body.original, edited=body.edited, context=body.context)
+        kept = memory()
         with desk.place():
-            return await prepared(memory().add, pair)
+            async with asyncio.timeout(limits.seconds):
+                found = await prepared(plan_new_edit, host, limits, body)
+                if isinstance(found, EditPair):
+                    return await prepared(kept.add, found)
+                sample, lesson = found
+                return await host.in_lane(host.edit_steering, lambda lane, _: kept.learn(lane, sample, lesson, seed=0))
+
+    @app.post("/v1/safeladder/confirm", responses=errors(404, 429, 503), tags=["safeladder"])
+    async def confirm(body: api.ConfirmRequest) -> api.Confirmed:
+        kept, seed = memory(), body.seed or 0
+        with desk.place():
+            async with asyncio.timeout(limits.seconds):
+                sample = await prepared(plan_confirm, host, limits, body)
+                found = await host.in_lane(
+                    host.edit_steering, lambda lane, _: kept.confirm(lane, sample, body.reasoning, seed=seed)
+                )
+                return api.Confirmed(data=found)
 
     @app.delete("/v1/safeladder/edits", responses=errors(404), tags=["safeladder"])
     async def forget_edits() -> api.Deleted:

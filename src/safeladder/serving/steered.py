@@ -24,6 +24,7 @@ from safeladder.search.settings import SearchSettings
 from safeladder.serving import api
 from safeladder.serving.chat import Piece, Token
 from safeladder.serving.joined import JoinedGuidance, Left
+from safeladder.serving.memory import Lesson
 from safeladder.serving.searched import searched
 from safeladder.types import (
     Completion,
@@ -44,11 +45,16 @@ Hear = Callable[[Token | Piece | api.Live], None]
 """Told of what comes, in order, from any thread."""
 
 
+def _nobody(what: Token | Piece | api.Live) -> None:
+    """Nobody wants to hear."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One reply to be made.
 
-    `prompt_ids` may go on behind the sample's prompt with the beginning of the reply.
+    `prompt_ids` may go on behind the sample's prompt with the beginning of the reply. `lesson` goes into the edit
+    memory once it has ended.
     """
 
     sample: Sample
@@ -59,6 +65,7 @@ class Job:
     search: bool = False
     memory: bool = False
     trail: bool = False
+    lesson: Lesson | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +179,17 @@ class Host:
             Unavailable: the search index failed.
         """
         if job.search:
-            return await self._in_lane(self._searched, job, hear)
+            return await self.in_lane(job.steering, lambda lane, told: self._searched(job, lane, told), hear)
         if job.memory:
-            return await self._in_lane(self._remembered, job, hear)
+            return await self.in_lane(job.steering, lambda lane, _: _remembered(self.memory, job, lane), hear)
         if "value-guidance" in job.steering:
             return await self.seated(job.steering, job.sample, lambda decoder: self._guided(decoder, job, hear))
         return await self._plain(job, hear, live)
+
+    @property
+    def edit_steering(self) -> tuple[api.Steering, ...]:
+        """What steers the model where people edit what it says and nothing else is asked for."""
+        return () if self.treble is None else ("treble",)
 
     async def seated(
         self, steering: tuple[api.Steering, ...], sample: Sample, work: Callable[[GuidedDecoder], Result]
@@ -203,7 +215,7 @@ class Host:
         def on_token(token: SampledToken) -> None:
             hear(Token(token.token_id, token.logprob, token.top_logprobs))
 
-        treble = self._treble(job)
+        treble = self._treble(job.steering)
         ticket = self.engine.submit(
             GenerationRequest(sample=job.sample, prompt_ids=job.prompt_ids),
             job.params,
@@ -215,14 +227,17 @@ class Host:
         (completion,) = await asyncio.wrap_future(ticket.future)
         return _completed(completion)
 
-    def _treble(self, job: Job) -> Treble:
-        if "treble" not in job.steering:
+    def _treble(self, steering: tuple[api.Steering, ...]) -> Treble:
+        if "treble" not in steering:
             return Treble(None, None)
         assert self.treble is not None
         return self.treble
 
-    async def _in_lane(self, work: Callable[[Job, Lane, Hear], Outcome], job: Job, hear: Hear) -> Outcome:
-        treble = self._treble(job)
+    async def in_lane(
+        self, steering: tuple[api.Steering, ...], work: Callable[[Lane, Hear], Result], hear: Hear = _nobody
+    ) -> Result:
+        """Do what takes an engine of its own, on a thread. Cancel the task to give up."""
+        treble = self._treble(steering)
         lane = _Lane(self.engine, edit=treble.edit, vision_edit=treble.vision_edit)
         left = False
 
@@ -232,7 +247,7 @@ class Host:
             hear(what)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, job, lane, told)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, lane, told)
         except asyncio.CancelledError:
             left = True
             lane.cancel()
@@ -270,24 +285,6 @@ class Host:
             search=found.report,
         )
 
-    def _remembered(self, job: Job, lane: Lane, hear: Hear) -> Outcome:
-        assert self.memory is not None
-        applied = self.memory.snapshot().apply(lane, job.sample, job.params, seed=job.seed)
-        rollout = applied.rollout
-        return Outcome(
-            stop_reason=rollout.stop_reason,
-            tokens=tuple(map(Token, rollout.token_ids, rollout.logprobs)),
-            generated=applied.tokens,
-            edits=api.MemoryReport(
-                outcome=applied.outcome,
-                step=applied.number,
-                original=applied.original,
-                edited=applied.edited,
-                rule=applied.rule,
-                support=applied.support,
-            ),
-        )
-
 
 class _Lane(Lane):
     """A lane that shows its tokenizer, for text that people typed."""
@@ -295,6 +292,13 @@ class _Lane(Lane):
     @property
     def tokenizer(self) -> Any:
         return self.engine.policy.tokenizer
+
+
+def _remembered(file: MemoryFile | None, job: Job, lane: Lane) -> Outcome:
+    assert file is not None
+    rollout, generated, report = file.answer(lane, job.sample, job.params, seed=job.seed)
+    tokens = tuple(map(Token, rollout.token_ids, rollout.logprobs))
+    return Outcome(stop_reason=rollout.stop_reason, tokens=tokens, generated=generated, edits=report)
 
 
 def seed_of(seed: int, choice: int) -> int:
