@@ -131,7 +131,7 @@ def test_undefined_is_absent_and_says_why() -> None:
     assert "low" not in calibration_report(outcomes((True, 7), (True, 7)))["intervals"]["brier"]
 
 
-def test_l04_a_missing_confidence_is_left_out_and_counted() -> None:
+def test_L04_a_missing_confidence_is_left_out_and_counted() -> None:
     report = calibration_report(outcomes(*SIX, (False, None), (True, None), (None, 9)))
     assert (report["n"], report["total"], report["unparsed"], report["unscored"]) == (6, 9, 2, 1)
     for name in ("accuracy", "false_certain", "brier", "mean_confidence"):
@@ -185,7 +185,7 @@ def test_rows_of_both_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "bad", ["0.7", "70", "11", "-1", "7.0", "1.0", '"7"', '"1%"', "true", "[7]", "NaN", "1e400", "7" * 90]
 )
-def test_l01_confidence_off_the_scale_is_an_error_with_its_line(tmp_path: Path, bad: str) -> None:
+def test_L01_confidence_off_the_scale_is_an_error_with_its_line(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f'{{"correct": true, "confidence": 8}}\n{{"correct": true, "confidence": {bad}}}\n')
     with pytest.raises(SafeladderError) as caught:
@@ -195,7 +195,7 @@ def test_l01_confidence_off_the_scale_is_an_error_with_its_line(tmp_path: Path, 
     assert len(str(caught.value)) < len(str(path)) + 140
 
 
-def test_l01_one_is_one_of_ten(tmp_path: Path) -> None:
+def test_L01_one_is_one_of_ten(tmp_path: Path) -> None:
     report = calibration_report(read_outcomes(write(tmp_path / "r.jsonl", {"correct": False, "confidence": 1})))
     assert report["brier"] == pytest.approx(0.01) and report["false_certain"] == 0
 
@@ -286,7 +286,7 @@ def says_everything(text: str, report: Mapping[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("answers", [SIX, [(True, 0), (False, 0)], [(True, 9)], [(False, 9)]])
-def test_l02_false_certainty_is_never_shown_alone(
+def test_L02_false_certainty_is_never_shown_alone(
     answers: list[tuple[bool, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration_section_module, "calibration_png", lambda report, theme: bytes(32))
@@ -298,7 +298,7 @@ def test_l02_false_certainty_is_never_shown_alone(
     assert ("auroc" in report) != ("auroc" in report["undefined"])
 
 
-def test_l02_always_answering_zero_is_seen_through() -> None:
+def test_L02_always_answering_zero_is_seen_through() -> None:
     report = calibration_report(outcomes(*[(i % 2 == 0, 0) for i in range(20)]))
     assert report["false_certain"] == 0
     assert report["coverage"] == 0 and report["auroc"] == 0.5 and report["confidence_entropy"] == 0
