@@ -63,6 +63,8 @@ class FakeServer:
     scores: dict[str, float | None] = field(default_factory=lambda: {"safety": 0.92, "value": 0.41})
     labels: dict[str, str] = field(default_factory=dict)
     told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    confirms: int = 0
+    """Steps that are remembered as right when a chain is confirmed."""
     left: int = 0
     """Streams whose reader went away."""
     free: threading.Event = field(default_factory=threading.Event)
@@ -130,6 +132,16 @@ def create_app(fake: FakeServer) -> Any:
         )
         return stream(body, kept + rest, report)
 
+    async def confirm(request: Any) -> Any:
+        body = api.ConfirmRequest(**await told(request))
+        if refused := refusal(request):
+            return refused
+        edits = [
+            api.Edit(id=s.text, question="?", original=s.text, edited=s.text, confirmed=True, calibrated=True)
+            for s in split_steps(body.reasoning)[: fake.confirms]
+        ]
+        return responses.JSONResponse(api.Confirmed(data=edits).model_dump())
+
     async def told(request: Any) -> dict[str, Any]:
         body = await request.json()
         fake.told.append((request.url.path, body))
@@ -190,6 +202,7 @@ def create_app(fake: FakeServer) -> Any:
         ("/v1/safeladder/steps", steps, "POST"),
         ("/v1/chat/completions", chat, "POST"),
         ("/v1/safeladder/edit", edit, "POST"),
+        ("/v1/safeladder/confirm", confirm, "POST"),
     ):
         app.add_route(path, handler, methods=[method])
     return app

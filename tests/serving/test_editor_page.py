@@ -561,14 +561,48 @@ def test_the_guidance_trail_shows_every_candidate(page: Any, fake: FakeServer):
     ("outcome", "says"),
     [
         (
-            {"outcome": "applied", "step": 2, "original": "one", "edited": "two", "support": 0.75},
-            "Remembered edit applied to step 2: “one” became “two”. 75 % of the model’s own samples agree.",
+            {
+                "applied": True,
+                "outcome": "applied",
+                "step": 2,
+                "original": "one",
+                "edited": "two",
+                "support": 0.75,
+                "needed": 0.4,
+            },
+            "Remembered edit applied to step 2: “one” became “two”. "
+            "Support by the model’s own samples: 75 %, 40 % needed.",
         ),
         (
-            {"outcome": "applied", "step": 1, "original": "one", "support": None},
+            {"applied": True, "outcome": "applied", "step": 1, "original": "one", "support": None},
             "Remembered edit applied to step 1: “one” was left out.",
         ),
-        ({"outcome": "no rule fits a step"}, "Remembered edits: no rule fits a step."),
+        (
+            {
+                "applied": True,
+                "outcome": "applied",
+                "step": 1,
+                "original": "one",
+                "edited": "two",
+                "forced": True,
+                "support": 0.0,
+            },
+            "Remembered edit applied to step 1: “one” became “two”. "
+            "The model never says so of itself: it was written in as people wrote it.",
+        ),
+        (
+            {
+                "applied": False,
+                "outcome": "too little support",
+                "step": 2,
+                "original": "one",
+                "support": 0.1,
+                "needed": 0.4,
+            },
+            "No remembered edit applied: too little support (step 2, “one”). "
+            "Support by the model’s own samples: 10 %, 40 % needed.",
+        ),
+        ({"applied": False, "outcome": "no rule fits a step"}, "No remembered edit applied: no rule fits a step."),
     ],
 )
 def test_what_became_of_remembered_edits_and_of_unused_options_is_said(page: Any, fake: FakeServer, outcome, says):
@@ -577,6 +611,39 @@ def test_what_became_of_remembered_edits_and_of_unused_options_is_said(page: Any
     settled(page, 3)
     assert page.inner_text("#memory-note") == says
     assert page.inner_text("#ignored") == "Guidance samples in its own way; not used: temperature, top p."
+
+
+def test_thinking_that_is_right_is_confirmed_and_an_edit_that_is_taken_back_is_undone(page: Any, fake: FakeServer):
+    fake.reply = Reply(
+        memory=api.MemoryReport(applied=True, outcome="applied", step=2, original="There is no square.", edited="?")
+    )
+    ask(page)
+    settled(page, 3)
+    page.click("#confirm")
+    page.wait_for_selector("#confirmed:not([hidden])")
+    assert page.inner_text("#confirmed") == "Nothing to remember: no edit would have changed these steps."
+    assert fake.last("/confirm")["reasoning"] == Reply().reasoning
+    fake.confirms = 2
+    page.click("#confirm")
+    until(lambda: page.inner_text("#confirmed") == "2 steps remembered as right.")
+    fake.refusals.append(("/confirm", 400, "the edit memory is full", {}))
+    page.click("#confirm")
+    page.wait_for_selector("text=the edit memory is full")
+    for text, undo in (("There is no square.", True), ("There is no circle.", False)):
+        edit(page, 2, text)
+        page.check("[data-step='2'] [type=checkbox]")
+        page.click(".step-editor .primary")
+        page.wait_for_selector("[data-step='2'].changed")
+        settled(page, 5)
+        body = fake.last("/edit")
+        assert (body["remember"], body["undo"]) == (True, undo)
+        page.locator("#versions button").first.click()
+        settled(page, 3)
+    fake.served = SERVED.model_copy(update={"edits": False})
+    page.reload()
+    page.locator("#versions button").first.click()
+    settled(page, 3)
+    assert not page.is_visible("#confirm")
 
 
 def test_what_is_no_answer_never_looks_like_one(page: Any, fake: FakeServer):

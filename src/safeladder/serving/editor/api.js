@@ -38,6 +38,11 @@ export class Server {
     return this.#json("v1/safeladder/steps", { body, signal });
   }
 
+  /** Says that a reasoning is right as it is; resolves with the steps that were remembered for it. */
+  async confirm(body) {
+    return (await this.#json("v1/safeladder/confirm", { body })).data;
+  }
+
   /**
    * A streamed reply. `onChoice(choice)` is called with what each chunk adds. Resolves with the usage (null where the
    * server says none) once the stream has ended as it should; rejects with a `Problem` in every other case.

@@ -51,6 +51,8 @@ function edit(parent, step, text, mode, remember) {
   });
   const body = { messages: messagesOf(parent), reasoning: parent.reasoning, step: step.step, text, mode };
   body.remember = remember && text !== step.text.trim(); // an edit that changes nothing teaches nothing
+  const applied = parent.report?.edits;
+  body.undo = body.remember && Boolean(applied?.applied) && applied.step === step.step && text === applied.original.trim();
   const again = () => {
     show(parent);
     edit(parent, step, text, mode, remember);
@@ -189,6 +191,24 @@ async function score(version) {
   if (current?.id === version.id) {
     current = version;
     steps(version);
+  }
+}
+
+/** Has the server remember that a version's thinking is right as it is. */
+async function confirm(version) {
+  $("confirm").disabled = true;
+  try {
+    const body = { model: version.model, messages: messagesOf(version), reasoning: version.reasoning };
+    const { length } = await connection.server.confirm(body);
+    version.confirmed = length
+      ? `${length} ${length === 1 ? "step" : "steps"} remembered as right.`
+      : "Nothing to remember: no edit would have changed these steps.";
+    history.put(version);
+    if (current?.id === version.id) steps(version);
+  } catch (problem) {
+    notice(problem.kind, { said: problem.message, retryAfter: problem.retryAfter, again: () => confirm(version), mild: true });
+  } finally {
+    $("confirm").disabled = false;
   }
 }
 
@@ -345,6 +365,7 @@ function wire() {
   $("stop").addEventListener("click", stop);
   $("dismiss").addEventListener("click", clearNotice);
   $("rescore").addEventListener("click", () => current && score(current));
+  $("confirm").addEventListener("click", () => current && confirm(current));
   $("again").addEventListener("click", () => {
     restore(current);
     $("question").focus();

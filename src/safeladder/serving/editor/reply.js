@@ -87,8 +87,17 @@ export function showFacts(version) {
 /** What became of the edit memory, in one line. */
 function memoryNote(report) {
   if (!report) return "";
-  const support = typeof report.support === "number" ? ` ${Math.round(100 * report.support)} % of the model’s own samples agree.` : "";
-  if (report.outcome !== "applied") return `Remembered edits: ${report.outcome}.${support}`;
+  const percent = (share) => `${Math.round(100 * share)} %`;
+  const needed = typeof report.needed === "number" ? `, ${percent(report.needed)} needed` : "";
+  const support = report.forced
+    ? " The model never says so of itself: it was written in as people wrote it."
+    : typeof report.support === "number"
+      ? ` Support by the model’s own samples: ${percent(report.support)}${needed}.`
+      : "";
+  if (!report.applied) {
+    const place = report.step ? ` (step ${report.step}, “${report.original}”)` : "";
+    return `No remembered edit applied: ${report.outcome}${place}.${report.forced ? "" : support}`;
+  }
   const change = report.edited ? `“${report.original}” became “${report.edited}”` : `“${report.original}” was left out`;
   return `Remembered edit applied to step ${report.step}: ${change}.${support}`;
 }
@@ -123,6 +132,8 @@ export function showSteps(version, drafts, handlers) {
   $("think-stream").hidden = known;
   $("steps").replaceChildren(...(known ? stepItems(version, drafts, handlers) : []));
   $("step-tools").hidden = known || version.state === "running" || !version.reasoning;
+  $("confirm-tools").hidden = !known || version.state !== "done" || !handlers.remembers || Boolean(handlers.may);
+  tell($("confirmed"), version.confirmed ?? "");
   $("answer-scores").replaceChildren(...[scoreRow(known ? version.answerScores : null, version.trail[0]?.weights)].filter(Boolean));
   const rows = known ? [...version.steps.map(({ scores }) => scores), version.answerScores] : [];
   tell($("unscored"), unscoredReasons(rows).join("\n"));
