@@ -142,14 +142,14 @@ def test_an_empty_table_is_undefined_not_zero() -> None:
 
 
 @pytest.mark.parametrize("bad", [[0.7], [70], [11], [-1]])
-def test_l01_the_scale_is_fixed_and_never_guessed(bad: list[float]) -> None:
+def test_L01_the_scale_is_fixed_and_never_guessed(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="whole numbers from 0 to 10"):
         tabulate(torch.tensor([True]), torch.tensor(bad))
     with pytest.raises(ValueError, match="whole numbers from 0 to 10"):
         reliability(torch.tensor([True]), torch.tensor(bad))
 
 
-def test_l01_one_is_ten_percent() -> None:
+def test_L01_one_is_ten_percent() -> None:
     assert float(brier(table_of([(False, 1)]))) == pytest.approx(0.01)
     assert float(reliability(torch.tensor(False), torch.tensor(1), "brier")) == pytest.approx(0.99)
 
@@ -186,20 +186,20 @@ def expected_reward(p: float, kind: str) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["brier", "log"])
 @pytest.mark.parametrize("level", range(LEVELS))
-def test_l03_brier_and_log_pay_most_for_the_truth(kind: str, level: int) -> None:
+def test_L03_brier_and_log_pay_most_for_the_truth(kind: str, level: int) -> None:
     rewards = expected_reward(level / 10, kind)
     others = torch.cat([rewards[:level], rewards[level + 1 :]])
     assert float(rewards[level]) > float(others.max()) + 1e-4
 
 
 @given(st.floats(0, 1))
-def test_l03_off_the_grid_the_best_level_is_beside_the_truth(p: float) -> None:
+def test_L03_off_the_grid_the_best_level_is_beside_the_truth(p: float) -> None:
     assert abs(int(expected_reward(p, "brier").argmax()) - 10 * p) <= 0.5 + 1e-3
     assert abs(int(expected_reward(p, "log").argmax()) - 10 * p) <= 1
 
 
 @pytest.mark.parametrize("p", [0.6, 0.7, 0.95])
-def test_l03_the_threshold_is_not_proper(p: float) -> None:
+def test_L03_the_threshold_is_not_proper(p: float) -> None:
     rewards = expected_reward(p, "threshold")
     assert rewards[6:].tolist() == pytest.approx([p] * 5)
     assert rewards[:6].tolist() == pytest.approx([1 - p] * 6)
@@ -231,7 +231,7 @@ def test_tokenized_brier_splits_into_micro_batches() -> None:
     assert_close(sum(parts), whole)
 
 
-def test_l03_tokenized_brier_learns_the_true_probability() -> None:
+def test_L03_tokenized_brier_learns_the_true_probability() -> None:
     # 7 of 10 answers are right: all mass moves to the token of 7
     logits = torch.zeros(LEVELS, dtype=torch.float64, requires_grad=True)
     correct = torch.tensor([1] * 7 + [0] * 3)

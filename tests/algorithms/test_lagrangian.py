@@ -112,7 +112,7 @@ def test_wrong_settings_are_named(settings: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mw", "dual", "fixed"])
-def test_l05_lambda_resumes_where_it_was(kind: Kind) -> None:
+def test_L05_lambda_resumes_where_it_was(kind: Kind) -> None:
     def new() -> Multiplier:
         return Multiplier(kind, rate=0.7, target=0.8, smoothing=0.9)
 
@@ -126,7 +126,7 @@ def test_l05_lambda_resumes_where_it_was(kind: Kind) -> None:
     assert second.state_dict() == unbroken.state_dict()
 
 
-def test_l05_a_fresh_state_round_trips() -> None:
+def test_L05_a_fresh_state_round_trips() -> None:
     m = Multiplier(target=0.8)
     m.load_state_dict(m.state_dict())
     assert m.violation is None

@@ -60,6 +60,24 @@ def test_new_weights_are_taken_and_old_ones_kept_until_then():
     assert engine.generate(asked, params, seed=0) != before
 
 
+def test_B12_a_sync_is_one_call_with_every_weight_byte_for_byte(monkeypatch):
+    learner = policy("qwen2_5_vl")
+    engine = LocalEngine(learner)
+    with torch.no_grad():
+        for weight in text_weights(learner).values():
+            weight.add_(0.01)
+    calls = []
+    monkeypatch.setattr(engine, "load_weights", lambda weights: calls.append(dict(weights)))
+    engine.sync()
+    (sent,) = calls
+    text = learner.family.text_model(learner.model)
+    mine = [*text.parameters(), learner.family.lm_head(learner.model).weight]
+    assert {p.data_ptr() for p in mine} == {p.data_ptr() for p in sent.values()}
+    monkeypatch.undo()
+    engine.sync()
+    assert torch.equal(engine.decoder.embeddings, text.get_input_embeddings().weight)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_B13_the_engine_holds_the_trainers_weights(name):
     """Every matrix of the learner is in the engine, bit by bit; nothing is shared with it."""

@@ -64,7 +64,7 @@ def test_abstentions() -> None:
     assert vote([], "majority") is None
 
 
-def test_l04_no_confidence_is_no_weight_and_never_a_full_one() -> None:
+def test_L04_no_confidence_is_no_weight_and_never_a_full_one() -> None:
     given = ballots(("x", None), ("y", 1))
     assert winner(given, "confidence") == "y"
     assert winner(given, "log_odds") == "y"
@@ -152,6 +152,6 @@ def test_curve_refuses_too_few_samples_and_unknown_truth() -> None:
 
 
 @pytest.mark.parametrize("bad", [0.7, 11, -1, 70])
-def test_l01_a_ballot_has_the_fixed_scale(bad: float) -> None:
+def test_L01_a_ballot_has_the_fixed_scale(bad: float) -> None:
     with pytest.raises(ValueError, match="no integer from 0 to 10"):
         Ballot(answer="x", confidence=bad)  # type: ignore[arg-type]
