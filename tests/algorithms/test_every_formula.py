@@ -26,7 +26,8 @@ def public_functions(place: Path) -> list[str]:
 # Helpers that a formula's own golden test goes through.
 INSIDE = {
     "algorithms": {
-        "batch_std", "check", "check_clip", "check_confidence", "clip_log_ratio", "finish", "per_token", "ratio_metrics",
+        "batch_std", "check", "check_clip", "check_confidence", "clip_log_ratio", "finish", "per_token",
+        "ratio_metrics",
     },
 }  # fmt: skip
 
