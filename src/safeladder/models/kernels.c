@@ -168,18 +168,24 @@ static inline void combine(int64_t from, int64_t to, int64_t size, const float *
     }
 }
 
-/* out[k] = scale · <vector, column k of columns>, k < count; `columns` [size][padded], padded a multiple of 16. */
-static inline void products(int64_t count, int64_t size, int64_t padded, float scale, const float *vector,
-                            const float *columns, float *out) {
+#define WHOLE(count) (((count) + 15) / 16 * 16) /* whole vectors: the rest of a loop, one by one, costs as much */
+
+/* out[k] = scale · <vector, column k of columns>, k < count, and `beyond` up to WHOLE(count); `columns` [size][padded].
+ */
+static inline void products(int64_t count, int64_t size, int64_t padded, float scale, float beyond,
+                            const float *vector, const float *columns, float *out) {
     for (int64_t k = 0; k < count; k += 16) {
-        v8 a = {0}, b = {0};
-        for (int64_t c = 0; c < size; c++) {
-            const float *column = columns + c * padded + k;
-            a += vector[c] * *(const v8 *)column;
-            b += vector[c] * *(const v8 *)(column + 8);
-        }
-        *(v8 *)(out + k) = a * scale, *(v8 *)(out + k + 8) = b * scale;
+        v8 a[4] = {{0}}, b[4] = {{0}}; /* four sums at a time: one would wait for its own last addition */
+        for (int64_t c = 0; c < size; c += 4)
+            for (int j = 0; j < 4; j++) {
+                const float *column = columns + (c + j) * padded + k;
+                a[j] += vector[c + j] * *(const v8 *)column;
+                b[j] += vector[c + j] * *(const v8 *)(column + 8);
+            }
+        *(v8 *)(out + k) = ((a[0] + a[1]) + (a[2] + a[3])) * scale;
+        *(v8 *)(out + k + 8) = ((b[0] + b[1]) + (b[2] + b[3])) * scale;
     }
+    for (int64_t k = count; k < WHOLE(count); k++) out[k] = beyond;
 }
 
 typedef struct {
@@ -207,7 +213,7 @@ static int64_t widest(int64_t rows, const span *spans) {
         int64_t keys = spans[r].context + spans[r].size;
         most = keys > most ? keys : most;
     }
-    return (most + 15) / 16 * 16;
+    return WHOLE(most);
 }
 
 int attend(int64_t rows, const span *spans, int64_t heads, int64_t kv_heads, int64_t size, int64_t ld_x,
@@ -227,21 +233,21 @@ int attend(int64_t rows, const span *spans, int64_t heads, int64_t kv_heads, int
             for (int64_t g = 0; g < kv_heads; g++) {
                 if (!room) continue;
                 const span *s = spans + r;
-                int64_t padded = (s->context + s->size + 15) / 16 * 16;
+                int64_t padded = WHOLE(s->context + s->size);
                 transposed(s, size, padded, x + (heads + g) * size, ld_x, columns);
                 gathered(s, size, x + (heads + kv_heads + g) * size, ld_x, values);
                 for (int64_t h = g * group; h < (g + 1) * group; h++)
                     for (int64_t t = 0; t < s->size; t++) {
                         int64_t i = s->start + t, keys = s->context + t + 1;
-                        products(keys, size, padded, scale, x + i * ld_x + h * size, columns, scores);
+                        products(keys, size, padded, scale, -INFINITY, x + i * ld_x + h * size, columns, scores);
                         float highest = scores[0], total = 0;
 #pragma omp simd reduction(max : highest)
-                        for (int64_t k = 0; k < keys; k++) highest = scores[k] > highest ? scores[k] : highest;
+                        for (int64_t k = 0; k < WHOLE(keys); k++) highest = scores[k] > highest ? scores[k] : highest;
 #pragma omp simd reduction(+ : total)
-                        for (int64_t k = 0; k < keys; k++) total += scores[k] = exp_(scores[k] - highest);
+                        for (int64_t k = 0; k < WHOLE(keys); k++) total += scores[k] = exp_(scores[k] - highest);
                         float share = 1.0f / total;
 #pragma omp simd
-                        for (int64_t k = 0; k < keys; k++) scores[k] *= share;
+                        for (int64_t k = 0; k < WHOLE(keys); k++) scores[k] *= share;
                         combine(0, keys, size, scores, 1, values, size, out + (i * heads + h) * size);
                         lse[i * heads + h] = highest + logf(total);
                     }
@@ -272,7 +278,7 @@ int attend_backward(int64_t rows, const span *spans, int64_t heads, int64_t kv_h
         float *queries = d + longest * most, *d_outs = queries + longest * size, *sum = d_outs + longest * size;
         for (int64_t r = 0; r < rows; r++) {
             const span *s = spans + r;
-            int64_t keys = s->context + s->size, padded = (keys + 15) / 16 * 16;
+            int64_t keys = s->context + s->size, padded = WHOLE(keys);
             const float *key = x + (heads + g) * size, *value = x + (heads + kv_heads + g) * size;
             transposed(s, size, padded, key, ld_x, columns);
             transposed(s, size, padded, value, ld_x, value_columns);
@@ -287,10 +293,10 @@ int attend_backward(int64_t rows, const span *spans, int64_t heads, int64_t kv_h
                     memcpy(d_outs + t * size, d_o, size * sizeof(float));
 #pragma omp simd reduction(+ : delta)
                     for (int64_t c = 0; c < size; c++) delta += o[c] * d_o[c];
-                    products(seen, size, padded, scale, query, columns, p_row);
-                    products(seen, size, padded, 1.0f, d_o, value_columns, d_row);
+                    products(seen, size, padded, scale, -INFINITY, query, columns, p_row);
+                    products(seen, size, padded, 1.0f, 0.0f, d_o, value_columns, d_row);
 #pragma omp simd
-                    for (int64_t k = 0; k < seen; k++) {
+                    for (int64_t k = 0; k < WHOLE(seen); k++) {
                         p_row[k] = exp_(p_row[k] - normaliser);
                         d_row[k] = p_row[k] * (d_row[k] - delta) * scale;
                     }
