@@ -11,12 +11,15 @@ by the same code. Arms:
     sampled           one sample at temperature 1
     guided-K          K candidates a step, backtracking, no proposed steps
     proposing-K       the same, and proposed steps after the allowed backtracks
-    best-of-N         N whole replies, the best by the same value models and routing
+    best-of-N         N whole replies, the best by the same value models, routing and gamma
     beam-K            K candidates a step, two partial replies at a time
-    uniform-K, safety-K, value-K, knowledge-K
-                      guided-K with other routing: every value model alike, or one of them alone
+    uniform-K         proposing-K, every value model alike, with thresholds of its own: chosen as `pvm train` chooses
+                      those of the routed decoder and by the same training prompts, but one for all principles
+    safety-K, value-K, knowledge-K
+                      proposing-K with one value model alone and its thresholds
 
-Guided arms are also paired with the best-of-N arms that generate the next fewer and the next more tokens. Arms that are
+Guided arms are also paired with the best-of-N arms that generate the next fewer and the next more tokens, and
+proposing-4 with every other routing. Arms that are
 in the folder already are read, not repeated. `overall` is the share of right replies over all items.
 Differences are paired with `plain`; intervals are 95 % (bootstrap over items' groups).
 """
@@ -27,7 +30,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +47,18 @@ from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.steering.baselines import Decoded, beam, best_of_n, plain
 from safeladder.steering.guidance import GuidedResult
+from safeladder.steering.guidance_choice import choose
 from safeladder.steering.guided import GuidedDecoder, load_guidance
 from safeladder.steering.routing import one_hot, uniform
+from safeladder.steering.value_command import prompts, routers
+from safeladder.steering.value_training import verdicts_of
+from safeladder.steering.values import PRINCIPLES
 from safeladder.types import Rollout, SafeladderError, Sample, SamplingParams
 from safeladder.world.judge import judge
 
 ARMS = (
-    "plain", "guided-2", "guided-4", "guided-8", "proposing-2", "proposing-4", "best-of-2", "best-of-4", "best-of-8",
-    "best-of-16", "uniform-4", "safety-4", "value-4", "knowledge-4",
+    "plain", "guided-4", "proposing-4", "best-of-4", "best-of-8", "beam-4", "uniform-4", "safety-4", "value-4",
+    "knowledge-4",
 )  # fmt: skip
 METRICS = ("safety", "over_refusal", "capability", "value_alignment", "knowledge")
 BATCH = 50
@@ -80,7 +87,7 @@ def main() -> None:
             continue
         engine = engine or LocalEngine.load(str(checkpoint))
         started = time.perf_counter()
-        row = run_arm(arm, engine, guidance, samples, options.seed)
+        row = run_arm(arm, engine, guidance, samples, options.seed, folder)
         write_json(folder / f"{arm}.json", {**row, "seconds": time.perf_counter() - started})
         print(f"{arm} done in {time.perf_counter() - started:.0f} s", flush=True)
     print(table(folder, options.arms, samples))
@@ -92,7 +99,9 @@ def items(run: Path, count: int) -> list[Sample]:
     return [sample for sample in data.held_out() if sample.source == "world"]
 
 
-def run_arm(arm: str, engine: LocalEngine, guidance: Path, samples: Sequence[Sample], seed: int) -> dict[str, Any]:
+def run_arm(
+    arm: str, engine: LocalEngine, guidance: Path, samples: Sequence[Sample], seed: int, folder: Path
+) -> dict[str, Any]:
     """Replies of one arm with what each cost, and what guidance did on the way."""
     name, _, number = arm.rpartition("-") if arm[-1].isdigit() else (arm, "", "0")
     decoder = load_guidance(guidance, engine)
@@ -102,9 +111,15 @@ def run_arm(arm: str, engine: LocalEngine, guidance: Path, samples: Sequence[Sam
         router = uniform(names)
     elif name in names:
         router = one_hot(name, names)
-    proposals = decoder.config.proposals if name == "proposing" else 0
+    proposals = decoder.config.proposals if name in ("proposing", "uniform", *names) else 0
     config = replace(decoder.config, candidates=max(1, int(number)), proposals=proposals)
     decoder = GuidedDecoder(decoder.engine, decoder.values, router, config, tokenizer=engine.policy.tokenizer)
+    if name == "uniform":
+        about = read_json(guidance / "guidance.json")
+        _, choice, _ = prompts(about["data"], about["drawn"], about["seed"])
+        file = folder / f"{arm}-choice.jsonl"
+        choose(decoder, choice, verdicts_of(routers()), BUDGET, file, seed=about["seed"], together=True)
+        config = decoder.config
     replies: list[Decoded | GuidedResult] = []
     for start in range(0, len(samples), BATCH):
         chunk = samples[start : start + BATCH]
@@ -113,9 +128,7 @@ def run_arm(arm: str, engine: LocalEngine, guidance: Path, samples: Sequence[Sam
             replies += plain(decoder.engine, chunk, params, seed=seed)
         elif name == "best-of":
             n = int(number)
-            replies += best_of_n(
-                decoder.engine, chunk, BUDGET, decoder.values, router, n=n, gamma=config.gamma, seed=seed
-            )
+            replies += best_of_n(decoder.engine, chunk, BUDGET, decoder.values, router, n=n, config=config, seed=seed)
         elif name == "beam":
             replies += [beam(decoder, sample, BUDGET, width=2, seed=seed) for sample in chunk]
         elif name in ("guided", "proposing", "uniform", *names):
@@ -141,6 +154,7 @@ def run_arm(arm: str, engine: LocalEngine, guidance: Path, samples: Sequence[Sam
         "proposed_entered": sum(any(c.source == "proposed" for s in r.trail for c in s.candidates) for r in guided),
         "proposed_kept": sum(r.proposed > 0 for r in guided),
         "decisions": len(trail),
+        "thresholds": {key: asdict(own) for key, own in config.thresholds.items()},
     }
 
 
@@ -197,6 +211,16 @@ def table(folder: Path, arms: Sequence[str], samples: Sequence[Sample]) -> str:
             cells = [_points(whole), *(_points(differences.get(name)) for name in METRICS)]
             ratio = spent[arm] / spent[rival]
             lines.append(f"| {arm} against {rival} | x {ratio:.2f} | " + " | ".join(cells) + " |")
+    others = [arm for arm in found if arm.split("-")[0] in ("uniform", *PRINCIPLES) and "proposing-4" in found]
+    if others:
+        lines += ["", "| proposing-4 paired with | overall | " + " | ".join(METRICS) + " |"]
+        lines += ["|---|" + "---|" * (len(METRICS) + 1)]
+    for arm in others:
+        differences = compare_all(judged[arm], judged["proposing-4"], bootstrap=BOOTSTRAP)
+        whole = paired_difference(overall[arm], overall["proposing-4"], groups, bootstrap=BOOTSTRAP)
+        lines.append(
+            f"| {arm} | " + " | ".join([_points(whole), *(_points(differences.get(m)) for m in METRICS)]) + " |"
+        )
     lines += [
         "",
         "| arm | went back | proposed entered | proposed kept | verdicts on risky items |",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rollout.tiny_policies import policy, questions
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
-from safeladder.steering.guidance import GuidanceConfig, append_trail
+from safeladder.steering.guidance import GuidanceConfig, Thresholds, append_trail
 from safeladder.steering.guidance_steps import Proposer, ends_step, step_ends
 from safeladder.steering.guided import GuidedDecoder
 from safeladder.steering.routing import FixedRouter, one_hot, uniform
@@ -25,12 +25,14 @@ from steering.guided_script import Characters, Script, Words, ask, ids
 BUDGET = SamplingParams(max_new_tokens=100)
 TWO = {"": ["<think> look."], "<think> look.": [" bad.", " good."], "<think> look. good.": ["</think> ok$"],
        "<think> look. bad.": ["</think> harm$"]}  # fmt: skip
+THRESHOLDS = {"gamma": 0.0, "floor": 0.2, "margin": 0.0}
 SAFETY = Words("safety", {"bad": 0.1, "good": 0.9, "harm": 0.0, "ok": 1.0, "sorry": 0.8})
 
 
 def decoder(engine, *values, router=None, tokenizer=None, **config) -> GuidedDecoder:
     names = [v.name for v in values]
-    settings = {"candidates": 3, "gamma": 0.0, "floor": 0.2, "backtracks": 0, "proposals": 0}
+    own = Thresholds(**{name: config.pop(name, value) for name, value in THRESHOLDS.items()})
+    settings = {"candidates": 3, "backtracks": 0, "proposals": 0, "thresholds": dict.fromkeys(names, own)}
     return GuidedDecoder(
         engine, values, router or uniform(names), GuidanceConfig(**{**settings, **config}), tokenizer=tokenizer
     )
@@ -122,12 +124,61 @@ def test_a_proposal_is_scored_like_the_rest_and_may_lose():
     assert result.proposed == 0 and result.text == "<think> hm. meh.</think> end"
 
 
-def test_a_proposal_is_as_likely_as_the_least_likely_sampled_step():
+def test_a_proposal_is_as_likely_as_the_step_that_it_would_replace():
     one = decoder(Script(PROPOSING, logprob=-3.0), SAFETY, tokenizer=Characters(), gamma=0.01, proposals=1, **TEXTS)
     result = one.generate(ask(), BUDGET, seed=0)
     proposed = result.trail[1].candidates[-1]
     assert proposed.mean_logprob is None and proposed.score == pytest.approx(0.8 - 0.03)
     assert result.completion.logprobs[-1] == -math.inf, "this engine cannot tell them"
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"), [(0.69, "<think> hm.</think> sorry"), (0.71, "<think> hm. bad.</think> harm")]
+)
+def test_a_proposal_must_be_worth_the_margin_more(margin, said):
+    """ "sorry" is worth 0.8 and " bad." 0.1: 0.7 more."""
+    one = decoder(Script(PROPOSING), SAFETY, tokenizer=Characters(), proposals=1, margin=margin, **TEXTS)
+    result = one.generate(ask(), BUDGET, seed=0)
+    assert [c.score for c in result.trail[1].candidates] == pytest.approx([0.1, 0.8 - margin])
+    assert result.text == said
+
+
+def test_hopeless_is_judged_by_the_step_that_would_be_kept():
+    """Likelihood rules out the one step that is worth something, so the floor is not reached."""
+    engine = Script({"": [" bad$", " good$"]})
+    say = engine._say
+    engine._say = lambda step, params: replace(
+        say(step, params), logprobs=(-4.0 if "good" in step else -1.0,) * len(step)
+    )
+    result = decoder(engine, SAFETY, gamma=1.0, backtracks=1).generate(ask(), BUDGET, seed=0)
+    # bad: 0.1 - 1; good: 0.9 - 4. The first is kept after one way back, at 0.1 < 0.2.
+    assert [s.action for s in result.trail] == ["backtrack", "keep"] and result.text == " bad"
+
+
+def test_where_all_is_hopeless_more_is_sampled_before_going_back():
+    engine = Script({"": [" bad$", " bad$", " harm$", " good$"]})
+    result = decoder(engine, SAFETY, widening=4, backtracks=1).generate(ask(), BUDGET, seed=0)
+    # A call hands out the options in turn: the likeliest one, two samples (the first two), then four more (all).
+    assert [params.n for _, params, _ in engine.calls] == [1, 2, 4]
+    assert {c.text: c.count for c in result.trail[0].candidates} == {" bad": 5, " harm": 1, " good": 1}
+    assert result.text == " good" and [s.action for s in result.trail] == ["keep"]
+    assert result.cost.generated_tokens == 5 * 5 + 6 + 6
+    assert len({seed for _, _, seed in engine.calls[1:]}) == 2, "the same seed would give the same steps"
+
+
+def test_steps_above_the_floor_are_not_widened():
+    engine = Script(TWO)
+    decoder(engine, SAFETY, widening=8).generate(ask(), BUDGET, seed=0)
+    assert max(params.n for _, params, _ in engine.calls) == 2
+
+
+def test_thresholds_go_by_the_routing_weights():
+    config = GuidanceConfig(thresholds={"safety": Thresholds(gamma=0.2, floor=0.6, margin=0.4),
+                                        "value": Thresholds(gamma=1.0, floor=0.0, margin=0.0)})  # fmt: skip
+    found = config.at({"safety": 0.75, "value": 0.25})
+    # γ = 0.75 · 0.2 + 0.25 · 1 = 0.4; τ = 0.75 · 0.6 = 0.45; δ = 0.75 · 0.4 = 0.3
+    assert (found.gamma, found.floor, found.margin) == pytest.approx((0.4, 0.45, 0.3))
+    assert config.at({"knowledge": 1.0}) == config.at({}) == Thresholds()
 
 
 def test_a_language_without_a_text_of_its_own_takes_that_of_every_language():
@@ -203,20 +254,33 @@ def test_a_step_that_failed_is_not_taken_while_another_is_there():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("candidates", 0), ("step_tokens", 0), ("floor", 1.5), ("gamma", -0.1), ("gamma", math.nan), ("backtracks", -1)],
+    [
+        ("candidates", 0),
+        ("step_tokens", 0),
+        ("floor", 1.5),
+        ("gamma", -0.1),
+        ("gamma", math.nan),
+        ("margin", 2.0),
+        ("backtracks", -1),
+        ("widening", -1),
+        ("temperature", -1.0),
+    ],
 )
 def test_settings_out_of_range_are_refused(key, value):
     with pytest.raises(SafeladderError, match=key):
-        GuidanceConfig(**{key: value})
+        (Thresholds if key in THRESHOLDS else GuidanceConfig)(**{key: value})
 
 
 def test_settings_survive_json_and_unknown_ones_are_refused():
     from dataclasses import asdict
 
-    config = GuidanceConfig(floor=0.3, reminders={"en": ("wait .",)}, completions={"zh": ("不", "no")})
+    own = {"safety": Thresholds(gamma=1.0, floor=0.3, margin=0.5)}
+    config = GuidanceConfig(thresholds=own, reminders={"en": ("wait .",)}, completions={"zh": ("不", "no")})
     assert GuidanceConfig.of_json(json.loads(json.dumps(asdict(config))), "here") == config
     with pytest.raises(SafeladderError, match="here: unknown key 'floors'"):
         GuidanceConfig.of_json({"floors": 1}, "here")
+    with pytest.raises(SafeladderError, match="here: thresholds of safety: unknown key 'tau'"):
+        GuidanceConfig.of_json({"thresholds": {"safety": {"tau": 1}}}, "here")
 
 
 def test_proposals_need_a_tokenizer():

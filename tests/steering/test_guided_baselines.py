@@ -8,7 +8,7 @@ from rollout.tiny_policies import policy, questions
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
 from safeladder.steering.baselines import beam, best_of_n, plain
-from safeladder.steering.guidance import GuidanceConfig
+from safeladder.steering.guidance import GuidanceConfig, Thresholds
 from safeladder.steering.guided import GuidedDecoder
 from safeladder.steering.routing import one_hot, uniform
 from safeladder.types import SamplingParams, StopReason
@@ -59,7 +59,8 @@ def test_likelihood_breaks_ties_of_best_of_n():
     local = LocalEngine(policy())
     samples = questions("qwen2_5_vl")[:2]
     params = SamplingParams(max_new_tokens=6)
-    kept = best_of_n(local, samples, params, (Words("safety", {}),), uniform(["safety"]), n=4, gamma=0.5, seed=1)
+    config = GuidanceConfig(thresholds={"safety": Thresholds(gamma=0.5)})
+    kept = best_of_n(local, samples, params, (Words("safety", {}),), uniform(["safety"]), n=4, config=config, seed=1)
     for sample, reply in zip(samples, kept, strict=True):
         groups = local.generate([_request(local, sample)], SamplingParams(max_new_tokens=6, n=4), seed=1)
         whole = [c for c in groups[0] if c.stop_reason is StopReason.EOS] or groups[0]
@@ -74,7 +75,8 @@ def _request(engine, sample):
 
 
 def decoder(engine, *values, candidates: int = 3) -> GuidedDecoder:
-    config = GuidanceConfig(candidates=candidates, gamma=0.0)
+    own = dict.fromkeys([v.name for v in values], Thresholds(gamma=0.0))
+    config = GuidanceConfig(candidates=candidates, thresholds=own)
     return GuidedDecoder(engine, values, uniform([v.name for v in values]), config)
 
 

@@ -12,7 +12,7 @@ from rollout.tiny_policies import policy
 from safeladder.cli import main
 from safeladder.models.load import save_checkpoint
 from safeladder.rollout.local import LocalEngine
-from safeladder.steering.guidance import GuidanceConfig
+from safeladder.steering.guidance import GuidanceConfig, Thresholds
 from safeladder.steering.guided import GuidedDecoder, load_guidance
 from safeladder.steering.routing import uniform
 from safeladder.steering.value_command import FOLDER, ask, world_samples
@@ -127,7 +127,8 @@ def test_the_world_is_drawn_from_the_training_split_alone():
 def test_what_is_shown(capsys):
     script = {"": ["<think> hm."], "<think> hm.": [" bad.\x1b[31m"], "<think> hm. bad.\x1b[31m": ["</think> harm$"]}
     values = Words("safety", {"bad": 0.1, "sorry": 0.8, "harm": 0.0})
-    config = GuidanceConfig(candidates=2, gamma=0.0, backtracks=1, completions={"en": ("sorry",)})
+    own = Thresholds(gamma=0.0)
+    config = GuidanceConfig(candidates=2, thresholds={"safety": own}, backtracks=1, completions={"en": ("sorry",)})
     decoder = GuidedDecoder(Script(script), (values,), uniform(["safety"]), config, tokenizer=Characters())
     out = io.StringIO()
     assert ask(decoder, question(), Console(file=out, width=200, highlight=False)) == 0

@@ -24,7 +24,7 @@ from safeladder.steering.value_training import (
     train_heads,
     verdicts_of,
 )
-from safeladder.steering.values import PRINCIPLES
+from safeladder.steering.values import PRINCIPLES, Judgement
 from safeladder.types import GenerationRequest, SafeladderError, SamplingParams, Score, StopReason
 
 CONFIG = GuidanceConfig(reminders={"*": ("two",)}, completions={"*": ("12",)})
@@ -41,7 +41,7 @@ def prompts(n: int = 3):
 
 def even(rollouts):
     """Accepts texts of even length; cannot judge those that begin with a digit."""
-    return [None if r.text[:1].isdigit() else len(r.text) % 2 == 0 for r in rollouts]
+    return [Judgement(None if r.text[:1].isdigit() else len(r.text) % 2 == 0) for r in rollouts]
 
 
 def test_every_rollout_counts_once_for_every_prefix_it_went_through():
@@ -67,7 +67,7 @@ def test_every_rollout_counts_once_for_every_prefix_it_went_through():
 
 
 def test_unscored_is_neither_accepted_nor_counted():
-    rows = roll_out(engine(), prompts(1), lambda rollouts: [None] * len(rollouts), CONFIG, PLAN, seed=0)
+    rows = roll_out(engine(), prompts(1), lambda rollouts: [Judgement(None)] * len(rollouts), CONFIG, PLAN, seed=0)
     assert all(p.n == 0 and p.accepted == 0 and p.unscored > 0 for p in rows[0].prefixes)
     with pytest.raises(SafeladderError, match="nothing to train"):
         examples(engine(), prompts(1), rows, PRINCIPLES)
@@ -159,7 +159,7 @@ def test_verdicts_go_by_the_samples_source_and_failures_are_unscored():
     failed = Rollout.of_text(own, "", None, StopReason.ERROR)
     rows = [Rollout.of_text(s, "x", Response(answer="x")) for s in (own, world)]
     # The world's router misses its verifier: unscored, never a pass; so is a failed generation.
-    assert judge([*rows, failed]) == [True, None, None]
+    assert judge([*rows, failed]) == [Judgement(True), Judgement(None), Judgement(None)]
 
 
 def synthetic(n: int = 240, seed: int = 0) -> Examples:

@@ -1,15 +1,15 @@
 """Choosing each principle's thresholds by guided replies to training prompts that no value model learned from.
 
-One threshold after the other, each over a short list, all principles at once: γ while nothing is ever hopeless, then τ,
-then δ. A principle takes the value under which most of its prompts' replies are accepted, of those values under which
-it does not refuse noticeably more that is harmless than the policy does by itself.
+One threshold after the other, each from a short list: γ while nothing is ever hopeless, then τ, then δ. A principle
+takes the value under which most of its prompts' replies are accepted, of those values under which it does not refuse
+noticeably more that is harmless than the policy does by itself.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from safeladder.rollout.parse import ResponseFormat
 from safeladder.steering.baselines import plain
 from safeladder.steering.guidance import Thresholds
 from safeladder.steering.guided import GuidedDecoder
-from safeladder.steering.values import Judgement, principle_of
+from safeladder.steering.values import PRINCIPLES, Judgement, principle_of
 from safeladder.types import Completion, Rollout, SafeladderError, Sample, SamplingParams
 
 LISTS = (
-    ("gamma", (3.0, 1.0, 0.3, 0.1, 0.03)),
+    ("gamma", (3.0, 1.0, 0.3, 0.1)),
     ("floor", (0.0, 0.15, 0.3, 0.5, 0.7)),
     ("margin", (0.5, 0.3, 0.15, 0.0)),
 )
@@ -34,8 +34,8 @@ _BATCH = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """Of a principle's prompts: how many there are, how many replies were accepted, needless refusals and unscored, and
-    how many tokens were generated."""
+    """Of replies: how many there are, how many were accepted, needless refusals and unscored, and how many tokens were
+    generated for them."""
 
     prompts: int
     accepted: int
@@ -46,10 +46,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One run over all prompts: thresholds (None: greedy decoding without guidance) and outcomes by principle."""
+    """One run over the prompts of some principles under their thresholds (None: greedy decoding without guidance)."""
 
-    thresholds: dict[str, Thresholds] | None
-    outcomes: dict[str, Tally]
+    principles: tuple[str, ...]
+    thresholds: Thresholds | None
+    outcomes: Tally
 
 
 Judge = Callable[[Sequence[Rollout]], list[Judgement]]
@@ -77,53 +78,50 @@ def choose(
     Raises:
         SafeladderError: the file is damaged, or holds other runs.
     """
-    made = _read(file)
-    trials: list[Trial] = []
-    names = list(dict.fromkeys(principle_of(s.label) for s in samples))
-    runs = 1 + sum(len(values) for _, values in LISTS)
+    made, trials = _read(file), list[Trial]()
+    groups = [[name] for name in dict.fromkeys(principle_of(s.label) for s in samples)]
+    groups = [[name for group in groups for name in group]] if together else groups
 
-    def run(thresholds: dict[str, Thresholds] | None) -> dict[str, Tally]:
-        number = len(trials)
-        if number < len(made):
-            if made[number].thresholds != thresholds:
-                raise SafeladderError(f"{file}: line {number + 1} is another run; remove the file")
-            trials.append(made[number])
-        else:
-            trials.append(
-                Trial(thresholds=thresholds, outcomes=_outcomes(decoder, samples, judge, params, thresholds, seed))
-            )
-            _append(file, trials[-1])
-        good = sum(tally.accepted for tally in trials[-1].outcomes.values())
-        say(f"run {number + 1} of {runs}: {good} of {len(samples)} accepted")
-        return trials[-1].outcomes
+    def run(group: Sequence[str], own: Thresholds | None) -> Tally:
+        """Outcomes of a group's prompts; no run is made twice."""
+        known = next((t for t in trials if t.principles == tuple(group) and t.thresholds == own), None)
+        if known is None:
+            if len(trials) < len(made):
+                known = made[len(trials)]
+                if (known.principles, known.thresholds) != (tuple(group), own):
+                    raise SafeladderError(f"{file}: line {len(trials) + 1} is another run; remove the file")
+            else:
+                asked = [s for s in samples if principle_of(s.label) in group]
+                known = Trial(
+                    principles=tuple(group),
+                    thresholds=own,
+                    outcomes=_outcomes(decoder, asked, judge, params, own, seed),
+                )
+                _append(file, known)
+            trials.append(known)
+            found = known.outcomes
+            say(f"{' '.join(group)}, {own or 'no guidance'}: {found.accepted} of {found.prompts} accepted")
+        return known.outcomes
 
-    alone = run(None)
-    chosen = dict.fromkeys(names, START)
-    for threshold, values in LISTS:
-        tried = {
-            value: run({name: replace(own, **{threshold: value}) for name, own in chosen.items()}) for value in values
-        }
-        for group in [names] if together else [[name] for name in names]:
-            value = best({v: _sum(found, group) for v, found in tried.items()}, _sum(alone, group))
-            for name in group:
-                chosen[name] = replace(chosen[name], **{threshold: value})
+    chosen: dict[str, Thresholds] = {}
+    for group in groups:
+        alone, own = run(group, None), START
+        for threshold, values in LISTS:
+            options = [replace(own, **{threshold: value}) for value in values]
+            own = best({option: run(group, option) for option in options}, alone)
+        chosen.update(dict.fromkeys(group, own))
     decoder.config = replace(decoder.config, thresholds=chosen)
     return chosen, trials
 
 
-def best(tried: dict[float, Tally], alone: Tally) -> float:
-    """The value with most replies accepted among those with few needless refusals more than the policy `alone`; where
-    there is none, that with the fewest. Ties go to the first."""
+def best(tried: Mapping[Thresholds, Tally], alone: Tally) -> Thresholds:
+    """Those with most replies accepted among those with few needless refusals more than the policy `alone`; where there
+    are none, those with the fewest. Ties go to the first."""
     allowed = alone.needless + NEEDLESS_ALLOWED * alone.prompts
-    fine = [value for value, tally in tried.items() if tally.needless <= allowed]
+    fine = [own for own, tally in tried.items() if tally.needless <= allowed]
     if not fine:
-        return min(tried, key=lambda value: tried[value].needless)
-    return max(fine, key=lambda value: tried[value].accepted)
-
-
-def _sum(outcomes: dict[str, Tally], names: Sequence[str]) -> Tally:
-    rows = [asdict(outcomes[name]) for name in names]
-    return Tally(**{key: sum(row[key] for row in rows) for key in rows[0]})
+        return min(tried, key=lambda own: tried[own].needless)
+    return max(fine, key=lambda own: tried[own].accepted)
 
 
 def _outcomes(
@@ -131,30 +129,30 @@ def _outcomes(
     samples: Sequence[Sample],
     judge: Judge,
     params: SamplingParams,
-    thresholds: dict[str, Thresholds] | None,
+    own: Thresholds | None,
     seed: int,
-) -> dict[str, Tally]:
+) -> Tally:
     config = decoder.config
     form = ResponseFormat(open_tag=config.open_tag, close_tag=config.close_tag)
-    decoder.config = replace(config, thresholds=thresholds or {})
-    counts: dict[str, list[int]] = {}
+    decoder.config = replace(config, thresholds={} if own is None else dict.fromkeys(PRINCIPLES, own))
+    judged: list[Judgement] = []
+    tokens = 0
     for start in range(0, len(samples), _BATCH):
         chunk = samples[start : start + _BATCH]
-        if thresholds is None:
+        if own is None:
             replies = plain(decoder.engine, chunk, replace(params, temperature=0.0), seed=seed)
         else:
             replies = decoder.generate_many(chunk, params, seed=seed)
-        rollouts = [_rollout(s, reply.text, reply.completion, form) for s, reply in zip(chunk, replies, strict=True)]
-        for sample, reply, judged in zip(chunk, replies, judge(rollouts), strict=True):
-            count = counts.setdefault(principle_of(sample.label), [0] * 5)
-            cost = reply.cost.generated_tokens
-            row = (1, judged.accepted is True, judged.needless, judged.accepted is None, cost)
-            count[:] = [a + int(b) for a, b in zip(count, row, strict=True)]
+        judged += judge([_rollout(s, r.text, r.completion, form) for s, r in zip(chunk, replies, strict=True)])
+        tokens += sum(reply.cost.generated_tokens for reply in replies)
     decoder.config = config
-    return {
-        name: Tally(prompts=n, accepted=good, needless=needless, unscored=unknown, tokens=tokens)
-        for name, (n, good, needless, unknown, tokens) in counts.items()
-    }
+    return Tally(
+        prompts=len(samples),
+        accepted=sum(found.accepted is True for found in judged),
+        needless=sum(found.needless for found in judged),
+        unscored=sum(found.accepted is None for found in judged),
+        tokens=tokens,
+    )
 
 
 def _rollout(sample: Sample, text: str, completion: Completion, form: ResponseFormat) -> Rollout:
@@ -184,8 +182,9 @@ def _read(file: Path) -> list[Trial]:
             own = row["thresholds"]
             found.append(
                 Trial(
-                    thresholds=None if own is None else {name: Thresholds(**values) for name, values in own.items()},
-                    outcomes={name: Tally(**values) for name, values in row["outcomes"].items()},
+                    principles=tuple(row["principles"]),
+                    thresholds=None if own is None else Thresholds(**own),
+                    outcomes=Tally(**row["outcomes"]),
                 )
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -108,7 +108,7 @@ def run_train(options: argparse.Namespace) -> int:
     from safeladder.steering.values import PRINCIPLES
 
     data = options.data or [WORLD]
-    train, choice, held_out = _samples(data, options.prompts, options.seed)
+    train, choice, held_out = prompts(data, options.prompts, options.seed)
     everything = (*train, *choice, *held_out)
     engine = PrefixEngine(LocalEngine.load(options.model))
     settings = {
@@ -118,7 +118,7 @@ def run_train(options: argparse.Namespace) -> int:
         "prompts": [s.id for s in everything],
     }
     _same_run(out, settings)
-    config, judge, say = _config(data), verdicts_of(_routers()), _Lines()
+    config, judge, say = _config(data), verdicts_of(routers()), _Lines()
     longest = max(len(engine.prompt_ids(s)) for s in everything)
     plan = Plan(
         max_new_tokens=min(Plan().max_new_tokens if WORLD in data else _BUDGET, engine.context_length - longest)
@@ -140,6 +140,7 @@ def run_train(options: argparse.Namespace) -> int:
         "model": settings["model"],
         "data": data,
         "seed": options.seed,
+        "drawn": options.prompts,
         "plan": asdict(plan),
         "train": {"prompts": len(train), "prefixes": len(found[0].prompt), "unscored": found[0].unscored},
         "held_out": measure(heads, found[1]),
@@ -174,8 +175,12 @@ def world_samples(split: str, count: int, seed: int) -> list[Sample]:
 _WORLD_START = 50_000_000
 
 
-def _samples(data: Sequence[str], count: int, seed: int) -> tuple[list[Sample], list[Sample], list[Sample]]:
-    """Prompts to learn from, to choose thresholds by, and to measure on."""
+def prompts(data: Sequence[str], count: int, seed: int) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Prompts to learn from, to choose thresholds by, and to measure on; `count` are drawn from the world.
+
+    Raises:
+        SafeladderError: no such file, malformed rows, or too few to split.
+    """
     from safeladder.data.samples import read_samples
     from safeladder.data.splits import split_by_group
     from safeladder.rollout.parse import ResponseFormat
@@ -185,7 +190,7 @@ def _samples(data: Sequence[str], count: int, seed: int) -> tuple[list[Sample], 
     if WORLD in data:
         train += world_samples("train", count, seed)
         held_out += world_samples("heldout", max(1, round(_HELD_OUT_SHARE * count)), seed)
-    router = _routers()["rules"]
+    router = routers()["rules"]
     requires = router.recipe.requires(router.verifiers)
     rows = [
         sample
@@ -204,7 +209,8 @@ def _samples(data: Sequence[str], count: int, seed: int) -> tuple[list[Sample], 
     return learn, choice[:_CHOICE], held_out
 
 
-def _routers() -> dict[str, Any]:
+def routers() -> dict[str, Any]:
+    """What judges items of the world, and what judges rows of files (`value_training.verdicts_of`)."""
     from safeladder.config import Rewards
     from safeladder.verifiers import RewardRecipe, Router, available
 
