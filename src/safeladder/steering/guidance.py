@@ -57,8 +57,8 @@ class GuidanceConfig:
     temperature: float = 1.0
     step_tokens: int = 48
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
-    widening: int = 0
-    backtracks: int = 1
+    widening: int = 4
+    backtracks: int = 0
     proposals: int = 1
     reminders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     completions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from safeladder.types import Completion, Rollout, SafeladderError, Sample, Sampl
 LISTS = (
     ("gamma", (3.0, 1.0, 0.3, 0.1)),
     ("floor", (0.0, 0.15, 0.3, 0.5, 0.7)),
-    ("margin", (0.5, 0.3, 0.15, 0.0)),
+    ("margin", (0.3, 0.15, 0.0)),
 )
 """What is tried, in this order, that which interferes least first: it stays where nothing is better."""
 START = Thresholds(gamma=0.3, floor=0.0, margin=0.15)

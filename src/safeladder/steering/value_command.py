@@ -156,14 +156,14 @@ def run_train(options: argparse.Namespace) -> int:
 
 
 def world_samples(split: str, count: int, seed: int) -> list[Sample]:
-    """Prompts of the laptop recipe's world: the principles in the shares 4 safety, 1 value, 5 knowledge and capability.
+    """Prompts of the laptop recipe's world: the principles in the shares 4 safety, 2 value, 4 knowledge and capability.
 
     Those of the training split are drawn from indices that no rung of a recipe reaches.
     """
     from safeladder.world import CAPABILITY, KNOWLEDGE, SAFETY, VALUE, World, WorldConfig
 
     mix: dict[str, float] = {}
-    for kinds, share in ((SAFETY, 0.4), (VALUE, 0.1), (KNOWLEDGE, 0.2), (CAPABILITY, 0.3)):
+    for kinds, share in ((SAFETY, 0.4), (VALUE, 0.2), (KNOWLEDGE, 0.15), (CAPABILITY, 0.25)):
         for kind in kinds:
             mix[kind] = mix.get(kind, 0.0) + share / len(kinds)
     world = World(WorldConfig(seed=seed, grid=2, difficulty=0.2, chinese_share=0.2))
