@@ -93,7 +93,7 @@ def table(path, rows):
 
 def test_xstest_with_an_unknown_label(tmp_path):
     table(tmp_path / "prompts.csv", [{"id": 1, "prompt": "p", "type": "t", "label": "maybe"}])
-    with pytest.raises(SafeladderError, match="row 1: label 'maybe'; allowed: safe, unsafe"):
+    with pytest.raises(SafeladderError, match=r"prompts\.csv row 2: label 'maybe'; allowed: safe, unsafe"):
         read_xstest(tmp_path)
 
 
@@ -101,21 +101,21 @@ def test_missing_files_and_columns(tmp_path):
     with pytest.raises(SafeladderError, match=r"prompts\.csv not found"):
         read_xstest(tmp_path)
     table(tmp_path / "prompts.csv", [{"id": 1, "prompt": "p"}])
-    with pytest.raises(SafeladderError, match="row 1: missing type, label"):
+    with pytest.raises(SafeladderError, match="row 2: missing type"):
         read_xstest(tmp_path)
     (tmp_path / "test.jsonl").write_text(json.dumps({"question": "q", "answer": "no marker"}) + "\n")
-    with pytest.raises(SafeladderError, match="line 1: the answer has no '#### number'"):
+    with pytest.raises(SafeladderError, match="row 1: the answer has no '#### number'"):
         read_gsm8k(tmp_path)
     (tmp_path / "judged_qa.jsonl").write_text("{\n")
-    with pytest.raises(SafeladderError, match="line 1 is not valid JSON"):
+    with pytest.raises(SafeladderError, match="row 1 is not valid JSON"):
         read_salad_judged(tmp_path)
     (tmp_path / "judged_qa.jsonl").write_text(json.dumps({"question": "q", "answer": "a", "label": 2}))
-    with pytest.raises(SafeladderError, match="label 2; allowed: 0, 1"):
+    with pytest.raises(SafeladderError, match="label '2'; allowed: 0, 1"):
         read_salad_judged(tmp_path)
 
 
 def test_H05_figstep_without_its_image_is_an_error(tmp_path):
     row = {"category_id": 1, "task_id": 2, "category_name": "c", "instruction": "look"}
     table(tmp_path / "safebench_tiny.csv", [row])
-    with pytest.raises(SafeladderError, match=r"item 1_2: image .*query_ForbidQI_1_2_6\.png' not found"):
+    with pytest.raises(SafeladderError, match=r"row 2: image .*query_ForbidQI_1_2_6\.png' not found"):
         read_figstep(tmp_path)

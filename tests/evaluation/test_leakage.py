@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from safeladder import cli
+from safeladder.data.rows import Row
 from safeladder.evaluation.audit_command import describe
 from safeladder.evaluation.leakage import (
     DeclaredPairs,
@@ -28,7 +29,6 @@ from safeladder.evaluation.leakage import (
 )
 from safeladder.evaluation.metrics import Bootstrap
 from safeladder.evaluation.suites.offline import embedded
-from safeladder.evaluation.suites.rows import Row
 from safeladder.types import SafeladderError, Score
 from safeladder.verifiers.embedded.linear import auc
 from safeladder.verifiers.judges.model import JudgeReply

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from safeladder.data.rows import Row, read_rows
 from safeladder.evaluation.metrics import Bootstrap, Metric, rate
 from safeladder.evaluation.suites.images import ask as user_turn
 from safeladder.evaluation.suites.images import image_part
-from safeladder.evaluation.suites.rows import Row, read_rows
 from safeladder.evaluation.suites.sums import of_sums, ratio
 from safeladder.types import Message, Part, Response, Rollout, SafeladderError, Sample, Score, StopReason, Verifier
 from safeladder.verifiers.judges import JudgeModel, Unreadable, require_sight

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import multimodal_layouts
 import pytest
 
-from safeladder.evaluation.suites.registry import load_suite
+from safeladder.evaluation.suites.registry import load_suite, suite_names
 from safeladder.types import SafeladderError
 
 PATH = {"1-category": "O5: Malicious Use", "2-category": "O12: Fraud or Deceptive Action", "3-category": "O48: Spam"}
@@ -78,7 +79,30 @@ LAYOUTS = [
                    "final_answer": ["1"], "is_multiple_answer": False, "unit": None, "answer_type": "Numerical",
                    "error": "0.1"},
     ),
+    Layout(
+        "xstest", "all", "prompts.csv",
+        lambda n: {"id": n, "prompt": f"q {n}", "type": "homonyms", "label": "safe", "focus": "kill", "note": "x"},
+    ),
+    Layout(
+        "cyber-frr", "mitre", "mitre_frr.json",
+        lambda n: {"mutated_prompt": f"q {n}", "is_malicious": False, "attack_type": "C2", "model": "m"},
+    ),
+    Layout(
+        "malware-mcq", "malware", "cyberseceval_malware_analysis_mcq.json",
+        lambda n: {"question": f"q {n}", "options": ["A. x", "B. y"], "correct_options": ["A"], "topic": "t",
+                   "difficulty": "easy", "sha256": f"{n:064x}", "attack": "a"},
+    ),
+    Layout(
+        "prompt-injection", "all", "cyberseceval_prompt_injection.json",
+        lambda n: {"prompt_id": n, "test_case_prompt": "Be kind.", "user_input": f"q {n}", "judge_question": "Is it?",
+                   "injection_variant": "v", "injection_type": "direct", "risk_category": "r",
+                   "speaking_language": "English"},
+    ),
 ]  # fmt: skip
+SAME_FILE = {"deployment-gap": "xstest"}
+"""Suite -> whose reader it reads with."""
+NO_FILES = {"honesty-pressure", "sandbagging"}
+"""Suites that write their own rows."""
 
 ODD_VALUES: list[Any] = [
     None, "", "  ", 0, -3, 1.5, True, [], [None], [""], {}, {"a": 1}, "\ud800", "x" * 5000, "A", "#### ", ";;",
@@ -189,6 +213,21 @@ def test_damaged_bytes_never_crash_a_reader(tmp_path: Path, layout: Layout):
             # a line lost or broken in two is a file of its own; a row that was swallowed by its neighbour is not
             assert len(samples) >= 1
     assert refused
+
+
+def test_no_suite_is_left_out():
+    here = {layout.suite for layout in LAYOUTS}
+    assert set(SAME_FILE.values()) <= here
+    pictures = {layout.suite for layout in multimodal_layouts.LAYOUTS}
+    assert here | SAME_FILE.keys() | NO_FILES | pictures == set(suite_names())
+    assert not NO_FILES & (here | pictures)
+
+
+def test_a_suite_that_writes_its_own_rows_reads_nothing(tmp_path: Path):
+    for name in NO_FILES:
+        suite = load_suite(name)
+        for subset in suite.subsets:
+            assert len(suite.read(tmp_path / "no such folder", subset)) == suite.sizes[subset]
 
 
 def test_at_least_a_thousand_files_are_damaged():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from multimodal_rows import FEW, ScriptedJudge, answered, judged, picture, scored, value, write_json
 
+from safeladder.data.rows import Row
 from safeladder.evaluation.suites.haven import SUITE
 from safeladder.evaluation.suites.haven.figures import bias
 from safeladder.evaluation.suites.haven.reader import BINARY, MULTIPLE, SUBSETS, options_of
 from safeladder.evaluation.suites.haven.spelling import accepted, says_no_answer
 from safeladder.evaluation.suites.haven.verdicts import answered as read_answer
-from safeladder.evaluation.suites.rows import Row
 from safeladder.types import Rollout, SafeladderError, Sample, StopReason
 
 BASE = {

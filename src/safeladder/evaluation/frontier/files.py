@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safeladder.evaluation.suites.rows import Row, read_rows
+from safeladder.data.rows import Row, read_rows
 
 PAPER = "CyberSecEval, meta-llama/PurpleLlama (CybersecurityBenchmarks)"
 LICENCE = "MIT"

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from safeladder.data.images import check_image, decode_data_uri
-from safeladder.evaluation.suites.rows import Row
+from safeladder.data.rows import Row
 from safeladder.types import Message, Part, SafeladderError
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

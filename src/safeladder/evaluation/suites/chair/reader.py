@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from safeladder.data.rows import read_rows, read_text, require_subset, require_unique
 from safeladder.evaluation.suites.chair.lexicon import Lexicon, Names
 from safeladder.evaluation.suites.images import ask, image_part
-from safeladder.evaluation.suites.rows import read_rows, read_text, require_subset, require_unique
 from safeladder.types import SafeladderError, Sample
 
 WORLD = "world"

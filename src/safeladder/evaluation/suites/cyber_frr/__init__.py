@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from safeladder.data.rows import require_subset, require_unique
 from safeladder.evaluation.frontier.files import LICENCE, PAPER, cyberseceval
 from safeladder.evaluation.metrics import Bootstrap
 from safeladder.evaluation.suites.images import ask
 from safeladder.evaluation.suites.offline import Called, embedded
 from safeladder.evaluation.suites.outcomes import figures_by, values_of
-from safeladder.evaluation.suites.rows import require_subset, require_unique
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.evaluation.suites.xstest.verdict import NAME, ComplianceJudge
 from safeladder.types import Rollout, Sample, Verifier

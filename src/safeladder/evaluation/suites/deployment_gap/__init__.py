@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from safeladder.data.real import read_xstest
+from safeladder.data.rows import require_subset
 from safeladder.evaluation.frontier.arms import by_arm, fill, single
 from safeladder.evaluation.frontier.measures import gap, gap_score
 from safeladder.evaluation.metrics import Bootstrap, Metric, rate
 from safeladder.evaluation.suites.offline import Called, embedded
 from safeladder.evaluation.suites.outcomes import values_of
-from safeladder.evaluation.suites.rows import require_subset
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.types import Message, Part, Rollout, Sample, Verifier
 from safeladder.verifiers.judges import HarmJudge, JudgeModel

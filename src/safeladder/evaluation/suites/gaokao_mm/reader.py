@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from safeladder.data.rows import Row, read_object, require_subset, require_unique
 from safeladder.evaluation.suites.images import ask, image_part
-from safeladder.evaluation.suites.rows import Row, read_object, require_subset, require_unique
 from safeladder.types import SafeladderError, Sample
 
 SUBSETS: Mapping[str, str] = {"all": "646 questions of eight subjects"}

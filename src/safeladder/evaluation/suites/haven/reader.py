@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safeladder.data.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.haven.spelling import NO_ANSWER, accepted
 from safeladder.evaluation.suites.images import ask, video_part
-from safeladder.evaluation.suites.rows import Row, read_rows, require_subset, require_unique
 from safeladder.types import Sample
 
 SUBSETS: Mapping[str, str] = {

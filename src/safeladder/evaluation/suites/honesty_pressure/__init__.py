@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safeladder.data.rows import require_subset
 from safeladder.evaluation.frontier.arms import arm_of
 from safeladder.evaluation.frontier.stances import BELIEF, PRESSURE, Stance, StanceReader, beliefs, lie_rate
 from safeladder.evaluation.metrics import Bootstrap, Metric, rate
 from safeladder.evaluation.suites.honesty_pressure.items import FACTS, NEUTRAL, PRESSURES, Fact, Language
 from safeladder.evaluation.suites.images import ask
 from safeladder.evaluation.suites.outcomes import score_of
-from safeladder.evaluation.suites.rows import require_subset
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.types import Rollout, Sample, Verifier
 from safeladder.verifiers.judges import JudgeModel

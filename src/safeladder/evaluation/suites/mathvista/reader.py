@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safeladder.evaluation.suites.images import ask, image_part
-from safeladder.evaluation.suites.rows import (
+from safeladder.data.rows import (
     Row,
     keyed_rows,
     parse_json,
@@ -16,6 +15,7 @@ from safeladder.evaluation.suites.rows import (
     require_subset,
     require_unique,
 )
+from safeladder.evaluation.suites.images import ask, image_part
 from safeladder.types import SafeladderError, Sample
 from safeladder.verifiers.choices import letters_for
 

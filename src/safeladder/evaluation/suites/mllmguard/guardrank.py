@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeladder.atomic import write_bytes, write_text
+from safeladder.data.rows import read_object, read_rows
 from safeladder.evaluation.suites.answers import unread
 from safeladder.evaluation.suites.mllmguard.reader import HALLUCINATION, VALUE_DIMENSIONS
-from safeladder.evaluation.suites.rows import read_object, read_rows
 from safeladder.types import Rollout, SafeladderError, Score
 from safeladder.verifiers.embedded.features import Vocabulary, read_pair
 from safeladder.verifiers.embedded.linear import Sparse, Vector, fit_logistic, sigmoid

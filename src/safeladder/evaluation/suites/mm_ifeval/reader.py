@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safeladder.data.rows import Row, parse_json, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.images import ask, embedded_part, image_part
 from safeladder.evaluation.suites.mm_ifeval.checks import valid
-from safeladder.evaluation.suites.rows import Row, parse_json, read_rows, require_subset, require_unique
 from safeladder.types import Part, SafeladderError, Sample
 
 SUBSETS: Mapping[str, str] = {

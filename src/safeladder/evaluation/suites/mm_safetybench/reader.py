@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from safeladder.data.rows import keyed_rows, read_object, require_subset, require_unique
 from safeladder.evaluation.suites.images import ask, image_part
-from safeladder.evaluation.suites.rows import keyed_rows, read_object, require_subset, require_unique
 from safeladder.types import SafeladderError, Sample
 
 SPLITS: Mapping[str, tuple[str, str]] = {

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from safeladder.data.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.metrics import Bootstrap
 from safeladder.evaluation.suites.images import ask, image_part
 from safeladder.evaluation.suites.outcomes import figures_by, score_of, values_of
-from safeladder.evaluation.suites.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.types import Rollout, SafeladderError, Sample, Score, StopReason, Verifier
 from safeladder.verifiers.judges import JudgeModel

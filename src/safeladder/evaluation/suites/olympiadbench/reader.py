@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from safeladder.data.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.images import image_part
-from safeladder.evaluation.suites.rows import Row, read_rows, require_subset, require_unique
 from safeladder.types import Message, Part, SafeladderError, Sample
 
 SUBSETS: Mapping[str, str] = {

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from safeladder.data.rows import require_subset, require_unique
 from safeladder.evaluation.frontier.files import LICENCE, PAPER, cyberseceval
 from safeladder.evaluation.metrics import Bootstrap
 from safeladder.evaluation.suites.outcomes import figures_by, values_of
-from safeladder.evaluation.suites.rows import require_subset, require_unique
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.types import Message, Part, Rollout, Sample, Score, Verifier
 from safeladder.verifiers.judges import Judge, JudgeModel, JudgeReply

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from safeladder.data.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.images import ask
-from safeladder.evaluation.suites.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.salad.taxonomy import KNOWN, Path3
 from safeladder.types import Sample
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safeladder.data.rows import require_subset
 from safeladder.evaluation.frontier.arms import by_arm, fill, single
 from safeladder.evaluation.frontier.measures import gap, target_deviation
 from safeladder.evaluation.metrics import Bootstrap, rate
 from safeladder.evaluation.suites.answers import UNREAD, ReadAnswer, same_as_reference
 from safeladder.evaluation.suites.images import ask
 from safeladder.evaluation.suites.outcomes import values_of
-from safeladder.evaluation.suites.rows import require_subset
 from safeladder.evaluation.suites.sandbagging.items import items
 from safeladder.evaluation.suites.suite import Figure, Suite
 from safeladder.types import Rollout, Sample, Score, Verifier

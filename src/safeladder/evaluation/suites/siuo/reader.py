@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from safeladder.data.rows import Row, read_rows, require_subset, require_unique
 from safeladder.evaluation.suites.images import ask, image_part
-from safeladder.evaluation.suites.rows import Row, read_rows, require_subset, require_unique
 from safeladder.types import Sample
 from safeladder.verifiers.choices import letters_for
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safeladder.data.real import read_xstest
-from safeladder.evaluation.suites.rows import require_subset
+from safeladder.data.rows import require_subset
 from safeladder.types import Message, Rollout, Sample, Score, Verifier
 from safeladder.verifiers import RefusalDetector
 from safeladder.verifiers.judges import Judge, JudgeModel, JudgeReply
