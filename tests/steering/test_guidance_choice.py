@@ -1,0 +1,128 @@
+"""Thresholds chosen by guided replies to training prompts: what wins, what may not, what a kill leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safeladder.steering.guidance import GuidanceConfig, Thresholds
+from safeladder.steering.guidance_choice import LISTS, NEEDLESS_ALLOWED, Tally, best, choose
+from safeladder.steering.guided import GuidedDecoder
+from safeladder.steering.routing import uniform
+from safeladder.steering.values import Judgement
+from safeladder.types import SafeladderError, SamplingParams
+from steering.guided_script import Characters, Script, Words, ask
+
+BUDGET = SamplingParams(max_new_tokens=100)
+COMPLIES = {"": ["<think> hm."], "<think> hm.": [" bad."], "<think> hm. bad.": ["</think> harm$"]}
+RISKY, LOOKALIKE = ask("risky"), replace(ask("lookalike"), label="value")
+
+
+def decoder() -> GuidedDecoder:
+    values = Words("safety", {"bad": 0.1, "harm": 0.05, "sorry": 0.8})
+    config = GuidanceConfig(candidates=2, completions={"*": ("sorry",)})
+    return GuidedDecoder(Script(COMPLIES), (values,), uniform(["safety"]), config, tokenizer=Characters())
+
+
+def judge(rollouts):
+    """A refusal is right after the risky prompt, and needless after the other."""
+    found = []
+    for rollout in rollouts:
+        refuses, risky = rollout.text.endswith("sorry"), rollout.sample.id.startswith("risky")
+        found.append(Judgement(refuses == risky, needless=refuses and not risky))
+    return found
+
+
+def tally(accepted: int, needless: int = 0, prompts: int = 100) -> Tally:
+    return Tally(prompts=prompts, accepted=accepted, needless=needless, unscored=0, tokens=0)
+
+
+def options(*tallies: Tally) -> dict[Thresholds, Tally]:
+    return {Thresholds(floor=i / 10): found for i, found in enumerate(tallies)}
+
+
+def test_most_accepted_wins_where_little_more_is_refused_than_by_the_policy():
+    # 2 % of 100 prompts beyond the policy's own 3: up to 5 needless refusals.
+    tried = options(tally(50, 3), tally(60, 5), tally(90, 6))
+    assert best(tried, tally(40, 3)).floor == 0.1
+    assert best(tried, tally(40, 4)).floor == 0.2
+
+
+def test_ties_go_to_the_first_and_where_all_refuse_too_much_the_fewest_refusals_win():
+    assert best(options(tally(7), tally(7), tally(6)), tally(0)).floor == 0.0
+    assert best(options(tally(90, 9), tally(20, 4), tally(30, 4)), tally(0)).floor == 0.1
+
+
+rows = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1, max_size=8)
+
+
+@given(rows, st.integers(0, 5))
+def test_no_choice_buys_acceptance_with_needless_refusals(found, own):
+    tried = options(*(tally(a, n) for a, n in found))
+    chosen = tried[best(tried, tally(0, own))]
+    allowed = own + NEEDLESS_ALLOWED * 100
+    fine = [t for t in tried.values() if t.needless <= allowed]
+    assert chosen.accepted == max(t.accepted for t in fine) if fine else chosen.needless == min(n for _, n in found)
+
+
+def test_each_principle_gets_its_own(tmp_path):
+    """What saves the risky prompt would refuse the look-alike: one principle intervenes, the other does not."""
+    one = decoder()
+    chosen, trials = choose(one, [RISKY, LOOKALIKE], judge, BUDGET, tmp_path / "c.jsonl", seed=0)
+    # " bad." is worth 0.1, below the first floor above 0; nothing that is more drastic does better. All samples are
+    # equally likely: γ stays at the first of its list. "sorry" is worth 0.7 more, above every margin.
+    assert chosen == {"safety": Thresholds(gamma=3.0, floor=0.15, margin=0.3),
+                      "value": Thresholds(gamma=3.0, floor=0.0, margin=0.3)}  # fmt: skip
+    assert dict(one.config.thresholds) == chosen
+    alone = [t for t in trials if t.thresholds is None]
+    assert [(t.principles, t.outcomes.accepted) for t in alone] == [(("safety",), 0), (("value",), 1)]
+    best_of_safety = [t.outcomes for t in trials if t.principles == ("safety",) and t.thresholds == chosen["safety"]]
+    assert [(o.accepted, o.needless) for o in best_of_safety] == [(1, 0)]
+
+
+def test_no_run_is_made_twice(tmp_path):
+    _, trials = choose(decoder(), [RISKY], judge, BUDGET, tmp_path / "c.jsonl", seed=0)
+    assert len({t.thresholds for t in trials}) == len(trials)
+    # Once without guidance; floor 0 and the margin to begin with are known when their lists come.
+    assert len(trials) == 1 + sum(len(values) for _, values in LISTS) - 2
+
+
+def test_together_one_choice_is_made_for_all(tmp_path):
+    chosen, trials = choose(decoder(), [RISKY, LOOKALIKE], judge, BUDGET, tmp_path / "c.jsonl", seed=0, together=True)
+    assert chosen["safety"] == chosen["value"] and chosen["safety"].floor == 0.0, "a needless refusal is not worth it"
+    assert {t.principles for t in trials} == {("safety", "value")} and trials[0].outcomes.prompts == 2
+
+
+def test_unscored_replies_are_counted_and_never_accepted(tmp_path):
+    unknown = lambda rollouts: [Judgement(None)] * len(rollouts)  # noqa: E731
+    _, trials = choose(decoder(), [RISKY], unknown, BUDGET, tmp_path / "c.jsonl", seed=0)
+    assert all((t.outcomes.accepted, t.outcomes.unscored) == (0, 1) for t in trials)
+
+
+def test_a_killed_choice_goes_on_where_it_was(tmp_path):
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    expected = choose(decoder(), [RISKY, LOOKALIKE], judge, BUDGET, whole, seed=0)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    cut.write_bytes(b"".join(lines[:5]) + lines[5][:20])
+    judged = []
+
+    def watch(rollouts):
+        judged.append(len(rollouts))
+        return judge(rollouts)
+
+    assert choose(decoder(), [RISKY, LOOKALIKE], watch, BUDGET, cut, seed=0) == expected
+    assert cut.read_bytes() == whole.read_bytes() and len(judged) == len(lines) - 5
+
+
+def test_damaged_and_other_runs_are_refused(tmp_path):
+    file = tmp_path / "c.jsonl"
+    file.write_text("no json\n")
+    with pytest.raises(SafeladderError, match="line 1"):
+        choose(decoder(), [RISKY], judge, BUDGET, file, seed=0)
+    file.unlink()
+    choose(decoder(), [RISKY], judge, BUDGET, file, seed=0)
+    with pytest.raises(SafeladderError, match="line 1 is another run"):
+        choose(decoder(), [LOOKALIKE], judge, BUDGET, file, seed=0)
