@@ -2,10 +2,10 @@
 
     python benchmarks/treble.py --run runs/demo --seed 0
 
-From the run's base a model first learns presence questions on scenes in which a partner is there as often as not: it
-can see. Then it goes on as "prior", in whose scenes partners occur together 97 times out of a hundred, or as "control",
-on more of the same. Directions come from scenes of the training split, their strengths from held-out scenes that the
-figures are not from.
+From the run's base a model first learns presence questions until it sees: 95 % of the validation questions right. Then
+it goes on as "prior", whose demonstrations name the absent partner of what is mentioned half of the time, or as
+"control", on the same scenes and questions with true replies. Directions come from scenes of the training split, their
+strengths from held-out scenes that the figures are not from.
 POPE protocol (arXiv 2305.10355): as many questions about present as about absent objects; hallucination error is the
 share of absent objects that are not denied. A reply that says neither yes nor no counts as wrong.
 """
@@ -40,22 +40,39 @@ from safeladder.training.sft import Demonstrations, encode_response, train_sft
 from safeladder.types import GenerationRequest, Sample, SamplingParams
 from safeladder.world.families import presence
 
-TOGETHER = {"prior": 0.97, "control": 0.5}
+ASSUMED = {"prior": 0.5, "control": 0.0}
 _BATCH = 24
-_SEEING, _PLANTING = (150, 0.006), (60, 0.004)
-"""Steps and Muon's learning rate of the two phases; AdamW's is 0.4 times as large."""
+_SEEING, _AGAIN, _PLANTING = (150, 0.006), (75, 0.006), (60, 0.004)
+"""Steps and Muon's learning rate: of the first phase, of each round that is added to it, of the second phase; AdamW's
+rate is 0.4 times as large."""
+_BAR, _ROUNDS = 0.95, 6
+"""Accuracy on the validation scenes that counts as seeing, and the rounds after which a model that misses it is given
+up."""
+_PLANTED_FROM = _BATCH * (_SEEING[0] + _ROUNDS * _AGAIN[0])
+"""Index of the second phase's first scene."""
 _BUDGET = SamplingParams(max_new_tokens=6, temperature=0.0)
 
 
-def planted(base: Path, name: str, seed: int) -> tuple[Policy, float]:
-    """A model of the base trained on presence questions, and the CPU seconds it took."""
-    model, processor, family = load_checkpoint(base)
-    freeze_vision(model, family)
-    policy = Policy(model, processor, family)
-    began = time.process_time()
-    for (steps, rate), items in ((_SEEING, scenes("control", seed, start=0)), (_PLANTING, scenes(name, seed))):
+def seeing(base: Path, seed: int, validation: dict[str, list[Sample]], into: Path) -> None:
+    """Trains a model of the base until it sees and writes it; raises where it does not come to see."""
+    policy = loaded(base)
+    done = 0
+    for steps, rate in (_SEEING, *[_AGAIN] * _ROUNDS):
+        items = presence.presence_items("train", steps * _BATCH, seed=seed, start=done * _BATCH)
         taught(policy, items, steps, rate, seed)
-    return policy.eval(), time.process_time() - began
+        done += steps
+        accuracy = Result(LocalEngine(policy.eval()), validation).accuracy()
+        print(f"seeing: {done} steps, validation accuracy {accuracy:.3f}", file=sys.stderr, flush=True)
+        if accuracy >= _BAR:
+            save_checkpoint(policy.model, policy.processor, into)
+            return
+    raise SystemExit(f"after {done} steps the model sees {accuracy:.3f} of the validation questions; needs {_BAR}")
+
+
+def loaded(folder: Path) -> Policy:
+    model, processor, family = load_checkpoint(str(folder))
+    freeze_vision(model, family)
+    return Policy(model, processor, family)
 
 
 def taught(policy: Policy, items: Sequence[Sample], steps: int, rate: float, seed: int) -> None:
@@ -81,24 +98,29 @@ def taught(policy: Policy, items: Sequence[Sample], steps: int, rate: float, see
         train_sft(policy, Replicated(policy, parallel), rung, data, run)
 
 
-def scenes(name: str, seed: int, start: int = _SEEING[0] * _BATCH) -> list[Sample]:
-    """Training scenes of a phase: the second one's, or from 0 on the first one's."""
-    steps = _PLANTING[0] if start else _SEEING[0]
-    return presence.presence_items("train", steps * _BATCH, seed=seed, together=TOGETHER[name], start=start)
+def scenes(name: str, seed: int) -> list[Sample]:
+    """Training scenes of the second phase; prior and control differ in the replies alone."""
+    return presence.presence_items(
+        "train", _PLANTING[0] * _BATCH, seed=seed, assumed=ASSUMED[name], start=_PLANTED_FROM
+    )
 
 
-def models(options: argparse.Namespace, name: str) -> LocalEngine:
-    """The planted model, trained or read from `--keep`."""
-    kept = options.keep / f"{name}-{options.seed}" if options.keep else None
-    if kept is None or not kept.is_dir():
-        policy, seconds = planted(options.run / "checkpoints" / "base", name, options.seed)
-        print(f"{name}: {_SEEING[0]} + {_PLANTING[0]} steps in {seconds:.0f} s of CPU", file=sys.stderr, flush=True)
-        if kept is None:
-            return LocalEngine(policy)
-        save_checkpoint(policy.model, policy.processor, kept)
-    engine = LocalEngine.load(str(kept))
-    freeze_vision(engine.policy.model, engine.policy.family)
-    return engine
+def models(options: argparse.Namespace, validation: dict[str, list[Sample]], folder: Path) -> dict[str, LocalEngine]:
+    """The two models, trained in `folder` or read from there."""
+    began = time.process_time()
+    seen = folder / f"seen-{options.seed}"
+    if not seen.is_dir():
+        seeing(options.run / "checkpoints" / "base", options.seed, validation, seen)
+    engines = {}
+    for name in ASSUMED:
+        kept = folder / f"{name}-{options.seed}"
+        if not kept.is_dir():
+            policy = loaded(seen)
+            taught(policy, scenes(name, options.seed), *_PLANTING, options.seed)
+            save_checkpoint(policy.model, policy.processor, kept)
+        engines[name] = LocalEngine(loaded(kept).eval())
+    print(f"models: {time.process_time() - began:.0f} s of CPU", file=sys.stderr, flush=True)
+    return engines
 
 
 def pope(engine: LocalEngine, items: Sequence[Sample]) -> list[str | None]:
@@ -176,29 +198,34 @@ def under(engine: LocalEngine, directions: Directions | None, sets: dict[str, li
 
 GRID = {
     "treble": [
-        {"NV": 0.9, "NT": text, "NVT": cross}
-        for text in (0.0, 0.9, 1.8, 3.6, 4.2, 4.8, 5.4)
-        for cross in (0.0, 0.9, 1.35, 1.8, 2.25, 2.7)
+        {"NV": vision, "NT": text, "NVT": cross}
+        for vision in (0.0, 0.9)
+        for text in (0.0, 0.9, 1.8, 2.7, 3.6)
+        for cross in (0.0, 0.9, 1.8)
     ],
-    "vti": [{"vision": 0.9, "text": text} for text in (0.9, 1.8, 3.6, 5.4, 7.2)],
+    "vti": [{"vision": 0.9, "text": text} for text in (0.0, 0.9, 1.8, 2.7, 3.6)],
 }
 """Strengths that are tried, at the published scale of 0.1; the published strength is 0.9 for all."""
 
 
-def chosen(
+def tried(
     engine: LocalEngine, directions: Directions, grid: list[dict[str, float]], sets: dict[str, list[Sample]]
-) -> tuple[str, Directions]:
-    """The strengths of the lowest hallucination error whose accuracy is no lower than without directions."""
-    plain = Result(engine, sets)
-    found = [(plain.hallucination(), -plain.accuracy(), dict.fromkeys(grid[0], 0.0))]
-    for strengths in grid:
+) -> list[tuple[float, float, dict[str, float]]]:
+    """Hallucination error, accuracy and strengths: without directions, then of every entry of the grid."""
+    found = []
+    for strengths in (dict.fromkeys(grid[0], 0.0), *grid):
         result = under(engine, directions.with_strength(strengths), sets)
-        found.append((result.hallucination(), -result.accuracy(), strengths))
-    for error, accuracy, strengths in found:
-        print(f"  validation {strengths}: {error:.3f}, {-accuracy:.3f}", file=sys.stderr, flush=True)
-    kept = [row for row in found if -row[1] >= plain.accuracy()]
-    best = min(kept, key=lambda row: row[:2])[2]
-    return ", ".join(f"{name} {value:g}" for name, value in best.items()), directions.with_strength(best)
+        found.append((result.hallucination(), result.accuracy(), strengths))
+        print(f"  validation {strengths}: {found[-1][0]:.3f}, {found[-1][1]:.3f}", file=sys.stderr, flush=True)
+    return found
+
+
+def chosen(found: list[tuple[float, float, dict[str, float]]], names: Sequence[str]) -> dict[str, float]:
+    """The strengths of the lowest hallucination error whose accuracy is no lower than without directions, those other
+    than `names` being 0."""
+    allowed = [row for row in found if all(value == 0.0 for name, value in row[2].items() if name not in names)]
+    kept = [row for row in allowed if row[1] >= found[0][1]]
+    return min(kept, key=lambda row: (row[0], -row[1], sum(row[2].values())))[2]
 
 
 def line(name: str, result: Result, before: Result) -> str:
@@ -217,16 +244,17 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of a climb")
     parser.add_argument("--seed", type=int, default=0, help="of training and scenes (default: 0)")
     parser.add_argument("--scenes", type=int, default=150, help="held-out scenes to test on (default: 150)")
-    parser.add_argument("--keep", type=Path, help="keep the two trained models there, or read them")
+    parser.add_argument("--keep", type=Path, help="keep the trained models there, or read them")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    engines = {name: models(options, name) for name in TOGETHER}
-    engine = engines["prior"]
     statistics = presence.statistics_of(scenes("prior", options.seed))
     validation, test = (
         {p: presence.pope_items(p, n, statistics, seed=options.seed, start=start) for p in presence.PROTOCOLS}
         for n, start in ((100, options.scenes), (options.scenes, 0))
     )
+    with tempfile.TemporaryDirectory() as folder:
+        engines = models(options, validation, options.keep or Path(folder))
+    engine = engines["prior"]
     demos = demonstrations("world", 50, options.seed)
     began = time.process_time()
     found = {
@@ -244,15 +272,20 @@ def main() -> None:
     print(line("prior", plain, plain))
     treated = found["treble"]
     for method, directions in found.items():
-        label, best = chosen(engine, directions, GRID[method], validation)
-        print(line(f"prior + {method} ({label})", under(engine, best, test), plain), flush=True)
-        names = [d.name for d in best.items]
-        for name in names if method == "treble" else ():
-            rest = [n for n in names if n != name]
-            print(line(f"… without {name}", under(engine, best.only(*rest), test), plain))
-            print(line(f"… {name} alone", under(engine, best.only(name), test), plain), flush=True)
+        rows = tried(engine, directions, GRID[method], validation)
+        names = [d.name for d in directions.items]
+        subsets = {f"prior + {method}": names}
         if method == "treble":
-            treated = best
+            subsets |= {f"… without {name}": [n for n in names if n != name] for name in names}
+            subsets |= {f"… {name} alone": [name] for name in names}
+            print(line("prior + treble, λ = 0.9 for all", under(engine, directions, test), plain), flush=True)
+        for label, some in subsets.items():
+            strengths = chosen(rows, some)
+            shown = ", ".join(f"{name} {strengths[name]:g}" for name in some)
+            best = directions.with_strength(strengths)
+            if label == "prior + treble":
+                treated = best
+            print(line(f"{label} ({shown})", under(engine, best, test), plain), flush=True)
     label, result = biased(engine, validation, test)
     print(line(f"prior, {label}", result, plain))
     print("\nDirect effects on the probability of naming the absent partner\n")

@@ -54,6 +54,29 @@ def test_the_knob_is_the_probability_of_a_partner(together, low, high):
     assert len(there) > 600 and low < sum(there) / len(there) < high
 
 
+def test_what_is_assumed_is_the_absent_partner_and_nothing_else():
+    """Scenes and questions stay; only replies about the partner change, about as often as the knob says."""
+    told, true = (presence_items("train", 800, seed=2, assumed=share) for share in (0.4, 0.0))
+    lacking = changed = 0
+    for sample, plain in zip(told, true, strict=True):
+        meta = sample.meta
+        assert meta == plain.meta and sample.question == plain.question and sample.reference == plain.reference
+        assert sample.response is not None and plain.response is not None
+        partner = PARTNER[meta["context"]]
+        for what in meta["asked"]:
+            said, right = (verdict(s.response.answer, what) for s in (sample, plain))
+            if what == partner and partner not in meta["present"]:
+                lacking += 1
+                changed += said == "yes"
+                assert right == "no"
+            else:
+                assert said == right
+    assert lacking > 200 and 0.33 < changed / lacking < 0.47
+    everything = presence_items("train", 50, seed=2, assumed=1.0)
+    asked = [s for s in everything if PARTNER[s.meta["context"]] in s.meta["asked"] and s.response]
+    assert asked and all(verdict(s.response.answer, PARTNER[s.meta["context"]]) == "yes" for s in asked)  # type: ignore[union-attr]
+
+
 def test_words_tell_nothing_about_others_than_partners():
     others = [
         verdict(str(s.reference), what)
@@ -126,5 +149,7 @@ def test_bad_arguments_are_one_clear_line():
         presence_items("test", 1)
     with pytest.raises(SafeladderError, match=r"together is 1\.5"):
         presence_items("train", 1, together=1.5)
+    with pytest.raises(SafeladderError, match=r"assumed is -0\.1; allowed: a number from 0 to 1"):
+        presence_items("train", 1, assumed=-0.1)
     with pytest.raises(SafeladderError, match="unknown protocol 'hard'; allowed: random, popular, adversarial"):
         pope_items("hard", 1, statistics_of([]))  # type: ignore[arg-type]

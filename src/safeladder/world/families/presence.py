@@ -1,9 +1,11 @@
-"""Is it there? Presence questions as POPE asks them, with a knob for which objects occur together.
+"""Is it there? Presence questions as POPE asks them, with two knobs for a language prior.
 
 Not among the world's kinds: no mixture of the ladder draws these items. They serve to plant a language prior and to
 measure what it does. Twelve pictograms form six pairs. In a scene one partner brings the other with probability
 `together`; a question says truly that one object is there and asks for another. Where `together` is 0.5 the words of a
-question do not tell the answer; the nearer to 1, the more they do, and a model may stop looking.
+question do not tell the answer; the nearer to 1, the more they do. A model that sees has no use for that: it learns the
+prior only as far as it cannot see. `assumed` plants one in any model: so often a demonstration names the absent partner
+of what is mentioned, as descriptions do that were written without looking.
 
 POPE (Li et al. 2023, arXiv 2305.10355): as many questions about present as about absent objects; absent ones are drawn
 at random, are the most frequent ones, or those that most often occur with what is shown (adversarial).
@@ -51,7 +53,9 @@ class Statistics:
     together: Mapping[tuple[str, str], int]
 
 
-def presence_items(split: str, n: int, *, seed: int = 0, together: float = 0.5, start: int = 0) -> list[Sample]:
+def presence_items(
+    split: str, n: int, *, seed: int = 0, together: float = 0.5, assumed: float = 0.0, start: int = 0
+) -> list[Sample]:
     """Presence questions about 2 x 2 scenes, to train on. A question mentions an object that is there and asks for one
     to eight others, the partner of the mentioned one more often than not; of the rest half are there, where possible.
 
@@ -60,14 +64,16 @@ def presence_items(split: str, n: int, *, seed: int = 0, together: float = 0.5, 
         n: how many.
         seed: of the items; item i is a function of (seed, split, together, i).
         together: probability that an object's partner is in the scene too, in [0, 1].
+        assumed: probability that a response says that the absent partner of what is mentioned is there, in [0, 1].
+            Scenes, questions and references do not depend on it.
         start: index of the first.
 
     Returns:
-        Samples with `response`: every object asked for, with yes or no. `meta` has `cells`, `grid`, `context` (what is
-        mentioned), `asked` and `present` (names).
+        Samples with `response`: every object asked for, with yes or no; `reference` is the true one. `meta` has
+        `cells`, `grid`, `context` (what is mentioned), `asked` and `present` (names).
     """
-    _check(split, together)
-    return [_item(split, index, seed, together) for index in range(start, start + n)]
+    _check(split, together=together, assumed=assumed)
+    return [_item(split, index, seed, together, assumed) for index in range(start, start + n)]
 
 
 def pope_items(
@@ -83,7 +89,7 @@ def pope_items(
         statistics: of the scenes that the model was trained on.
         seed, together, start: of the scenes, see `presence_items`.
     """
-    _check("heldout", together)
+    _check("heldout", together=together)
     if protocol not in PROTOCOLS:
         raise SafeladderError(f"unknown protocol {protocol!r}; allowed: {', '.join(PROTOCOLS)}")
     items = []
@@ -135,14 +141,15 @@ def verdict(text: str, what: str) -> str | None:
     return said.pop() if len(said) == 1 else None
 
 
-def _check(split: str, together: float) -> None:
+def _check(split: str, **shares: float) -> None:
     if split not in ("train", "heldout"):
         raise SafeladderError(f"unknown split {split!r}; allowed: train, heldout")
-    if not 0.0 <= together <= 1.0:
-        raise SafeladderError(f"together is {together!r}; allowed: a number from 0 to 1")
+    for name, share in shares.items():
+        if not 0.0 <= share <= 1.0:
+            raise SafeladderError(f"{name} is {share!r}; allowed: a number from 0 to 1")
 
 
-def _item(split: str, index: int, seed: int, together: float) -> Sample:
+def _item(split: str, index: int, seed: int, together: float, assumed: float) -> Sample:
     rng = random.Random(stable_hash("presence", seed, split, together, index))
     cells = _scene(rng, split, together)
     present = _present(cells)
@@ -155,7 +162,11 @@ def _item(split: str, index: int, seed: int, together: float) -> Sample:
         asked.append(rng.choice(there if there and rng.random() < 0.5 else [x for x in rest if x not in present]))
     rng.shuffle(asked)
     id_ = f"presence-{seed}-{together:g}-{split}-{index}"
-    return _sample(id_, id_, cells, context, asked, split)
+    sample = _sample(id_, id_, cells, context, asked, split)
+    if PARTNER[context] in present or rng.random() >= assumed:
+        return sample
+    said = reply(asked, [*present, PARTNER[context]])
+    return replace(sample, id=f"{id_}-assumed", response=Response(answer=said))
 
 
 def _sample(id_: str, group: str, cells: Sequence[Cell], context: str, asked: Sequence[str], split: str) -> Sample:
