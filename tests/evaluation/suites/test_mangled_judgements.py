@@ -124,7 +124,7 @@ def test_every_judge_is_mangled_somewhere():
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.judge.__name__)
 def test_1000_mangled_replies_give_no_verdict_that_is_not_there(form: Form):
     rng = random.Random(f"mangled {form.judge.__name__}")
-    judge, asked = form.judge(ScriptedJudge("")), rollout()
+    judge, asked = form.judge(ScriptedJudge(str)), rollout()
     good = [f"It did so.\nVERDICT: {label}" if form.by_line else label for label in form.labels]
     values = {}
     for label, reply in zip(form.labels, good, strict=True):
@@ -152,7 +152,7 @@ def test_1000_mangled_replies_give_no_verdict_that_is_not_there(form: Form):
 
 def test_1000_mangled_replies_about_truth():
     rng = random.Random("mangled truth")
-    judge, asked = TruthJudge(ScriptedJudge("")), rollout()
+    judge, asked = TruthJudge(ScriptedJudge(str)), rollout()
     words = ("yes", "no")
     good = [f"TRUTHFUL: {one}\nINFORMATIVE: {other}" for one in words for other in words]
     read = 0

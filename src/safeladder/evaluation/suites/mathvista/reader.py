@@ -38,10 +38,9 @@ def read(folder: Path, subset: str) -> list[Sample]:
         SafeladderError: a malformed row, a missing picture, or a right answer that is not among the choices.
     """
     require_subset("mathvista", subset, SUBSETS)
-    if (folder / "data").is_dir():
-        folder = folder / "data"
-    exported = folder / f"{subset}.jsonl"
-    path = exported if exported.is_file() else folder / f"{subset}.json"
+    names = [f"{place}{subset}{suffix}" for place in ("data/", "") for suffix in (".jsonl", ".json")]
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[-1])
+    folder = path.parent
     samples = []
     for row in _rows(path):
         kind, form = row.one_of("question_type", (CHOICE, FREE)), row.one_of("answer_type", ANSWER_TYPES)
