@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 
 import pytest
 from rich.console import Console
 
 from rollout.tiny_policies import policy
 from safeladder.cli import main
+from safeladder.data.content import content_key
 from safeladder.models.load import save_checkpoint
 from safeladder.rollout.local import LocalEngine
 from safeladder.steering.guidance import GuidanceConfig, Thresholds
 from safeladder.steering.guided import GuidedDecoder, load_guidance
 from safeladder.steering.routing import uniform
-from safeladder.steering.value_command import FOLDER, ask, world_samples
+from safeladder.steering.value_command import FOLDER, ask, prompts
 from safeladder.types import SafeladderError
+from safeladder.world import SAFETY, VALUE
 from steering.guided_script import Characters, Script, Words
 from steering.guided_script import ask as question
 
@@ -53,7 +56,7 @@ def test_train_then_ask(checkpoint, tmp_path, short, capsys):
     row = card["held_out"]["by_principle"]["safety"]
     # A random policy has no reasoning block to close: every reply is malformed, and that is never a pass.
     assert row["accepted"] < 0.5 and row["outcomes"] > 0 and row["brier"] >= 0
-    assert card["train"]["prompts"] + row["prompts"] == 10
+    assert card["train"]["prompts"] + card["choice"]["prompts"] + row["prompts"] == 10
     assert card["data"] == [str(checkpoint / "rows.jsonl")] and len(card["model"]) == 12
 
     code = main(["pvm", "ask", str(checkpoint), "how many?", "--guidance", str(out), "--candidates", "2",
@@ -76,7 +79,13 @@ def test_a_killed_training_continues_and_ends_the_same(checkpoint, tmp_path, sho
     rows = (whole / "rollouts-train.jsonl").read_text()
     (cut / "rollouts-train.jsonl").write_text(rows[: len(rows) // 2])
     assert train(checkpoint, cut) == 0
-    for name in ("rollouts-train.jsonl", "rollouts-held-out.jsonl", "heads.safetensors", "guidance.json"):
+    for name in (
+        "rollouts-train.jsonl",
+        "rollouts-held-out.jsonl",
+        "choice.jsonl",
+        "heads.safetensors",
+        "guidance.json",
+    ):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
 
 
@@ -116,12 +125,26 @@ def test_unknown_labels_and_missing_files_are_one_line(checkpoint, tmp_path, cap
 
 
 def test_the_world_is_drawn_from_the_training_split_alone():
-    train, held_out = world_samples("train", 40, 3), world_samples("heldout", 8, 3)
-    assert {s.meta["split"] for s in train} == {"train"} and {s.meta["split"] for s in held_out} == {"heldout"}
-    assert not {s.meta["key"] for s in train} & {s.meta["key"] for s in held_out}
-    assert len({s.id for s in train}) == 40
-    labels = [s.label for s in train]
-    assert sum(label in ("safety", "jailbreak") for label in labels) >= 16, "four in ten are matters of safety"
+    learn, choice, held_out = prompts(["world"], 120, 3)
+    assert {s.meta["split"] for s in (*learn, *choice)} == {"train"} and {s.meta["split"] for s in held_out} == {
+        "heldout"
+    }
+    assert len(learn) + len(choice) == 120 and len(held_out) == 24 and choice
+    assert not {s.meta["key"] for s in (*learn, *choice)} & {s.meta["key"] for s in held_out}
+    assert len({s.id for s in (*learn, *choice)}) == 120
+    kinds = Counter(s.meta["kind"] for s in (*learn, *choice))
+    # 4 in 10 of 120 are matters of safety, evenly over six kinds, risky and benign: 8 each.
+    assert [kinds[kind] for kind in SAFETY] == [8] * 6
+    # 2 in 10 are matters of value, evenly over two kinds.
+    assert [kinds[kind] for kind in VALUE] == [12] * 2
+
+
+def test_thresholds_are_not_chosen_by_prompts_that_value_models_learn_from():
+    learn, choice, _ = prompts(["world"], 120, 3)
+    assert not {s.group_id for s in learn} & {s.group_id for s in choice}, (
+        "a risky prompt and its look-alike stay together"
+    )
+    assert not {content_key(s) for s in learn} & {content_key(s) for s in choice}
 
 
 def test_what_is_shown(capsys):
