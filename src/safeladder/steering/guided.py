@@ -18,16 +18,16 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
-from safeladder.steering.guidance import Candidate, Cost, GuidanceConfig, GuidedResult, Thresholds, TrailStep
+from safeladder.steering.guidance import Candidate, GuidanceConfig, GuidedResult, Thresholds, TrailStep
 from safeladder.steering.guidance_steps import STOPS, NextStep, Proposer
+from safeladder.steering.guided_reply import Reply, distinct, hopeless_of, open_steps
 from safeladder.steering.routing import Router
 from safeladder.steering.values import Query, ValueModel, score_all
 from safeladder.types import (
@@ -117,7 +117,7 @@ class GuidedDecoder:
             started, before = time.perf_counter(), self._positions()
             weights = self.router.route(samples)
             replies = [
-                _Reply(s, self.engine.prompt_ids(s), w, self.config.at(w), params.max_new_tokens)
+                Reply(s, self.engine.prompt_ids(s), w, self.config.at(w), params.max_new_tokens)
                 for s, w in zip(samples, weights, strict=True)
             ]
             round_ = 0
@@ -139,7 +139,7 @@ class GuidedDecoder:
     ) -> tuple[list[Completion], int]:
         """The distinct next steps after a context of at most `room` tokens, the likeliest first, and how many tokens
         were sampled for them."""
-        reply = _Reply(sample, tuple(context), {}, Thresholds(), room)
+        reply = Reply(sample, tuple(context), {}, Thresholds(), room)
         ((*steps,),) = self._sample([reply], seed)
         found = [Completion(token_ids=s.token_ids, logprobs=s.logprobs, stop_reason=s.reason) for s in steps]
         return found, reply.generated
@@ -155,13 +155,13 @@ class GuidedDecoder:
     def _positions(self) -> Any:
         return getattr(self.engine, "positions", None)
 
-    def _sample(self, replies: Sequence[_Reply], seed: int) -> list[list[NextStep]]:
+    def _sample(self, replies: Sequence[Reply], seed: int) -> list[list[NextStep]]:
         """The distinct next steps of every reply, the likeliest one first."""
         config = self.config
         likeliest = [(0.0, 1)] if config.temperature else []
         return self._draw(replies, [*likeliest, (config.temperature, config.candidates - len(likeliest))], seed)
 
-    def _draw(self, replies: Sequence[_Reply], ways: Sequence[tuple[float, int]], seed: int) -> list[list[NextStep]]:
+    def _draw(self, replies: Sequence[Reply], ways: Sequence[tuple[float, int]], seed: int) -> list[list[NextStep]]:
         """The distinct ones of as many next steps as `ways`, (temperature, number), say."""
         steps: list[list[NextStep]] = [[] for _ in replies]
         for temperature, n in ways:
@@ -184,11 +184,11 @@ class GuidedDecoder:
             )
             for (i, j), (more,) in zip(open_, rest, strict=True):
                 steps[i][j] = steps[i][j].joined(more, self.engine.decode)
-        return [_distinct(group) for group in steps]
+        return [distinct(group) for group in steps]
 
     def _continue(
         self,
-        replies: Sequence[_Reply],
+        replies: Sequence[Reply],
         begun: Sequence[tuple[int, ...]],
         temperature: float,
         n: int,
@@ -215,20 +215,20 @@ class GuidedDecoder:
                 reply.calls += 1
         return found
 
-    def _decide(self, replies: Sequence[_Reply], sampled: Sequence[list[NextStep]], seed: int) -> list[TrailStep]:
+    def _decide(self, replies: Sequence[Reply], sampled: Sequence[list[NextStep]], seed: int) -> list[TrailStep]:
         """Keep a step of every reply, or go back."""
         config = self.config
-        steps = [_open_steps(r, group) for r, group in zip(replies, sampled, strict=True)]
+        steps = [open_steps(r, group) for r, group in zip(replies, sampled, strict=True)]
         judged = self._judge(replies, steps)
-        hopeless = _hopeless(replies, judged)
+        hopeless = hopeless_of(replies, judged)
         if hopeless and config.widening:
             ways = [(config.temperature, config.widening)]
             for i, more in zip(hopeless, self._draw([replies[i] for i in hopeless], ways, seed), strict=True):
-                steps[i] = _open_steps(replies[i], _distinct([*steps[i], *more]))
+                steps[i] = open_steps(replies[i], distinct([*steps[i], *more]))
             again = self._judge([replies[i] for i in hopeless], [steps[i] for i in hopeless])
             for i, found in zip(hopeless, again, strict=True):
                 judged[i] = found
-            hopeless = _hopeless(replies, judged)
+            hopeless = hopeless_of(replies, judged)
         proposing = []
         for i in hopeless:
             reply = replies[i]
@@ -263,7 +263,7 @@ class GuidedDecoder:
             decisions.append(step)
         return decisions
 
-    def _propose(self, reply: _Reply) -> list[NextStep]:
+    def _propose(self, reply: Reply) -> list[NextStep]:
         assert self._proposer is not None
         said = self.engine.decode(reply.said)
         fitting = [p for p in self._proposer.steps(reply.sample.language, said) if len(p.token_ids) <= reply.room]
@@ -290,7 +290,7 @@ class GuidedDecoder:
             for p, found in zip(fitting, logprobs, strict=True)
         ]
 
-    def _judge(self, replies: Sequence[_Reply], steps: Sequence[Sequence[NextStep]]) -> list[list[Candidate]]:
+    def _judge(self, replies: Sequence[Reply], steps: Sequence[Sequence[NextStep]]) -> list[list[Candidate]]:
         queries = [
             Query(r.sample, r.context, tuple(s.token_ids for s in group))
             for r, group in zip(replies, steps, strict=True)
@@ -322,90 +322,6 @@ class GuidedDecoder:
                 )
             judged.append(found)
         return judged
-
-
-def _hopeless(replies: Sequence[_Reply], judged: Sequence[Sequence[Candidate]]) -> list[int]:
-    """The replies whose best step is worth less than their floor."""
-    return [
-        i
-        for i, (reply, found) in enumerate(zip(replies, judged, strict=True))
-        if max(found, key=lambda c: c.score).value < reply.own.floor
-    ]
-
-
-def _distinct(steps: Sequence[NextStep]) -> list[NextStep]:
-    """Equal steps as one that says how often it was sampled; the first of them stays."""
-    counts: Counter[tuple[int, ...]] = Counter()
-    for step in steps:
-        counts[step.token_ids] += step.count
-    unique = {step.token_ids: step for step in reversed(steps)}
-    return [replace(unique[ids], count=n) for ids, n in counts.items()]
-
-
-def _open_steps(reply: _Reply, steps: Sequence[NextStep]) -> list[NextStep]:
-    """What was not rejected before, nor failed; where that leaves nothing, everything."""
-    sound = [step for step in steps if step.reason is not StopReason.ERROR] or list(steps)
-    return [step for step in sound if (reply.said, step.token_ids) not in reply.rejected] or sound
-
-
-class _Reply:
-    """A reply that is being decoded."""
-
-    def __init__(
-        self, sample: Sample, prompt_ids: tuple[int, ...], weights: Mapping[str, float], own: Thresholds, budget: int
-    ) -> None:
-        self.sample, self.prompt_ids, self.weights, self.own, self.budget = sample, prompt_ids, weights, own, budget
-        self.kept: list[NextStep] = []
-        self.trail: list[TrailStep] = []
-        self.rejected: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
-        self.backtracks = self.proposals = self.generated = self.proposed_tokens = self.calls = 0
-
-    @property
-    def said(self) -> tuple[int, ...]:
-        return tuple(token for step in self.kept for token in step.token_ids)
-
-    @property
-    def context(self) -> tuple[int, ...]:
-        return (*self.prompt_ids, *self.said)
-
-    @property
-    def room(self) -> int:
-        return self.budget - len(self.said)
-
-    @property
-    def done(self) -> bool:
-        ended = bool(self.kept) and self.kept[-1].reason in (StopReason.EOS, StopReason.ERROR)
-        return ended or self.room < 1
-
-    def keep(self, step: NextStep) -> None:
-        self.kept.append(step)
-
-    def go_back(self, steps: Sequence[NextStep]) -> None:
-        """Drop the last kept step; neither it nor what was found hopeless after it is taken again."""
-        self.backtracks += 1
-        self.rejected.update((self.said, step.token_ids) for step in steps)
-        if self.kept:
-            last = self.kept.pop()
-            self.rejected.add((self.said, last.token_ids))
-
-    def result(self, engine: Engine, seconds: float, positions: int | None) -> GuidedResult:
-        last = self.kept[-1].reason
-        reason = last if last in (StopReason.EOS, StopReason.ERROR) else StopReason.LENGTH
-        said = self.said
-        return GuidedResult(
-            completion=Completion(
-                token_ids=said, logprobs=tuple(p for step in self.kept for p in step.logprobs), stop_reason=reason
-            ),
-            text=engine.decode(said),
-            trail=tuple(self.trail),
-            cost=Cost(
-                generated_tokens=self.generated,
-                proposed_tokens=self.proposed_tokens,
-                positions=positions,
-                calls=self.calls,
-                seconds=seconds,
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True)
