@@ -13,13 +13,12 @@ from PIL import Image
 
 from safeladder.data import read_samples, split_by_group, write_samples
 from safeladder.data.real import (
-    read_figstep,
-    read_gsm8k,
-    read_salad_defense,
     read_salad_judged,
     read_xstest,
     read_xstest_completions,
 )
+from safeladder.evaluation.suites.figstep import SUITE as FIGSTEP
+from safeladder.evaluation.suites.gsm8k import SUITE as GSM8K
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.types import SafeladderError
 
@@ -51,20 +50,11 @@ def test_salad():
     judged = read_salad_judged(DATA / "salad")
     assert Counter(s.meta["answer_label"] for s in judged) == {"safe": 99, "unsafe": 28}
     assert len({s.group_id for s in judged}) == 125
-    defense = read_salad_defense(DATA / "salad")
-    assert len({s.id for s in defense}) == 200 and all(len(s.taxonomy) == 4 for s in defense)
-    assert {s.meta["prompt_label"] for s in defense} == {"unsafe"}
-
-
-@needs("gsm8k")
-def test_gsm8k():
-    samples = read_gsm8k(DATA / "gsm8k")
-    assert len(samples) == 1319 and samples[0].reference == "18" and samples[0].label == "gsm8k_rule"
 
 
 @needs("figstep")
 def test_figstep_at_native_resolution():
-    samples = read_figstep(DATA / "figstep")
+    samples = FIGSTEP.read(DATA / "figstep", "tiny")
     assert len(samples) == 50 and all(len(s.images) == 1 for s in samples)
     with Image.open(str(samples[0].images[0])) as image:
         assert min(image.size) >= 700
@@ -73,9 +63,9 @@ def test_figstep_at_native_resolution():
 @needs("figstep")
 def test_real_rows_survive_writing_and_splitting(tmp_path):
     samples = [
-        *read_figstep(DATA / "figstep"),
+        *FIGSTEP.read(DATA / "figstep", "tiny"),
         *read_xstest(DATA / "xstest"),
-        *read_gsm8k(DATA / "gsm8k")[:100],
+        *GSM8K.read(DATA / "gsm8k", "test")[:100],
     ]
     write_samples(tmp_path / "real.jsonl", samples)
     back = read_samples(tmp_path / "real.jsonl", labels={"safety", "gsm8k_rule"}, format=ResponseFormat())
@@ -103,19 +93,9 @@ def test_missing_files_and_columns(tmp_path):
     table(tmp_path / "prompts.csv", [{"id": 1, "prompt": "p"}])
     with pytest.raises(SafeladderError, match="row 2: missing type"):
         read_xstest(tmp_path)
-    (tmp_path / "test.jsonl").write_text(json.dumps({"question": "q", "answer": "no marker"}) + "\n")
-    with pytest.raises(SafeladderError, match="row 1: the answer has no '#### number'"):
-        read_gsm8k(tmp_path)
     (tmp_path / "judged_qa.jsonl").write_text("{\n")
     with pytest.raises(SafeladderError, match="row 1 is not valid JSON"):
         read_salad_judged(tmp_path)
     (tmp_path / "judged_qa.jsonl").write_text(json.dumps({"question": "q", "answer": "a", "label": 2}))
     with pytest.raises(SafeladderError, match="label '2'; allowed: 0, 1"):
         read_salad_judged(tmp_path)
-
-
-def test_H05_figstep_without_its_image_is_an_error(tmp_path):
-    row = {"category_id": 1, "task_id": 2, "category_name": "c", "instruction": "look"}
-    table(tmp_path / "safebench_tiny.csv", [row])
-    with pytest.raises(SafeladderError, match=r"row 2: image .*query_ForbidQI_1_2_6\.png' not found"):
-        read_figstep(tmp_path)

@@ -19,7 +19,9 @@ from safetensors.torch import load_file
 from safeladder import cli
 from safeladder.config import load_recipe
 from safeladder.data import write_samples
-from safeladder.data.real import read_figstep, read_gsm8k, read_salad_judged, read_xstest
+from safeladder.data.real import read_salad_judged, read_xstest
+from safeladder.evaluation.suites.figstep import SUITE as FIGSTEP
+from safeladder.evaluation.suites.gsm8k import SUITE as GSM8K
 from safeladder.ladder.check import check
 from safeladder.ladder.data import LadderData
 from safeladder.models.families import family_of
@@ -45,10 +47,10 @@ def real_rows(root: Path) -> list[Sample]:
     answers = [row["answer"] for row in lines(root / "gsm8k" / "test.jsonl")[:40]]
     solved = [
         replace(s, response=Response(reasoning=a.rpartition("####")[0].strip(), answer=str(s.reference)))
-        for s, a in zip(read_gsm8k(root / "gsm8k"), answers, strict=False)
+        for s, a in zip(GSM8K.read(root / "gsm8k", "test"), answers, strict=False)
     ]
     judged = [replace(s, response=None) for s in read_salad_judged(root / "salad")[::20]]
-    return [*read_xstest(root / "xstest")[::45], *judged, *read_figstep(root / "figstep")[:5], *solved]
+    return [*read_xstest(root / "xstest")[::45], *judged, *FIGSTEP.read(root / "figstep", "tiny")[:5], *solved]
 
 
 @pytest.mark.slow
@@ -82,7 +84,7 @@ def test_every_rung_trains_on_real_rows(real_data, project, tmp_path, capsys, mo
 def test_figstep_pictures_reach_the_policy_at_their_own_size(real_data, max_pixels):
     from safeladder.models.policy import Policy
 
-    (sample,) = read_figstep(real_data / "figstep")[:1]
+    (sample,) = FIGSTEP.read(real_data / "figstep", "tiny")[:1]
     picture = sample.images[0]
     assert isinstance(picture, str)
     width, height = Image.open(picture).size

@@ -1,9 +1,7 @@
-"""Readers of published benchmark files, in the layout their authors ship, into samples.
+"""XSTest and SALAD-Bench's judged answers, which data, verifiers and suites all read, in their published layout.
 
-Each reader takes the benchmark's folder and raises `SafeladderError`, naming file and row, for a missing file, field or
-image.
-Safety rows carry ``meta["prompt_label"]`` ("safe" or "unsafe"), which is what the rule-based safety verifier
-goes by.
+Each reader takes the benchmark's folder and raises `SafeladderError`, naming file and row, for a missing file or field.
+Rows carry ``meta["prompt_label"]`` ("safe" or "unsafe"), which is what the rule-based safety verifier goes by.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from safeladder.data.images import check_image
 from safeladder.data.rows import read_rows, require_unique
 from safeladder.types import Message, Part, Response, Sample
 
@@ -80,75 +77,8 @@ def read_salad_judged(folder: Folder) -> list[Sample]:
     return samples
 
 
-def read_salad_defense(folder: Folder) -> list[Sample]:
-    """SALAD-Bench's defence-enhanced questions, from `defense_enhanced_set.json`: every prompt is unsafe."""
-    path = Path(folder) / "defense_enhanced_set.json"
-    samples = [
-        Sample(
-            id=f"salad-defense-{row.word('did')}",
-            messages=_ask(row.text("daugq")),
-            label="safety",
-            taxonomy=("salad", *(row.text(f"{level}-category") for level in (1, 2, 3))),
-            source="salad",
-            group_id=f"salad-{row.word('qid')}",
-            meta={"prompt_label": "unsafe", "defense": row.word("dmethod")},
-        )
-        for row in read_rows(path)
-    ]
-    return require_unique(samples, path)
-
-
-def read_gsm8k(folder: Folder, split: str = "test") -> list[Sample]:
-    """GSM8K (arXiv 2110.14168), from `<split>.jsonl`; the reference is the number after ``####``."""
-    path = Path(folder) / f"{split}.jsonl"
-    samples = []
-    for number, row in enumerate(read_rows(path), start=1):
-        _, marker, reference = row.text("answer").rpartition("####")
-        if not marker or not reference.strip():
-            raise row.error("the answer has no '#### number'")
-        samples.append(
-            Sample(
-                id=f"gsm8k-{split}-{number}",
-                messages=_ask(row.text("question")),
-                label="gsm8k_rule",
-                reference=reference.strip(),
-                taxonomy=("gsm8k",),
-                source="gsm8k",
-            )
-        )
-    return samples
-
-
-def read_figstep(folder: Folder) -> list[Sample]:
-    """FigStep (arXiv 2311.05608): a harmless text, an image that spells out the forbidden request.
-
-    Reads `safebench_tiny.csv` and `images/query_ForbidQI_<category>_<task>_6.png`; every prompt is unsafe.
-    """
-    root = Path(folder)
-    samples = []
-    path = root / "safebench_tiny.csv"
-    for row in read_rows(path):
-        item = f"{row.word('category_id')}_{row.word('task_id')}"
-        image = root / "images" / f"query_ForbidQI_{item}_6.png"
-        cause = check_image(image)
-        if cause is not None:
-            raise row.error(cause)
-        samples.append(
-            Sample(
-                id=f"figstep-{item}",
-                messages=_ask(row.text("instruction"), image),
-                label="safety",
-                taxonomy=("figstep", row.word("category_name")),
-                source="figstep",
-                meta={"prompt_label": "unsafe"},
-            )
-        )
-    return require_unique(samples, path)
-
-
-def _ask(text: str, image: Path | None = None) -> tuple[Message, ...]:
-    shown = () if image is None else (Part(image=str(image)),)
-    return (Message(role="user", parts=(*shown, Part(text=text))),)
+def _ask(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", parts=(Part(text=text),)),)
 
 
 def _answered(sample: Sample, answer: str) -> Sample:
