@@ -37,7 +37,7 @@ def asked(*turns: str, retriever=None, question: str = "who ?", **options) -> tu
     engine = Speaker(tokenizer, {"ask": [plain(tokenizer, turn) for turn in turns]})
     out = io.StringIO()
     console = Console(file=out, width=100, highlight=False)
-    named = {"k": "top_k", "turns": "max_turns", "first_sentences": "first_sentences"}
+    named = {"k": "top_k", "turns": "max_turns", **{name: name for name in ("first_sentences", "missing_words")}}
     settings = SearchSettings(**{named[name]: options.pop(name) for name in tuple(options) if name in named})
     code = ask(engine, tokenizer, retriever or MemoryRetriever(PAGES), question, console, settings=settings, **options)
     return code, out.getvalue()
@@ -160,3 +160,5 @@ def test_a_search_shows_what_the_checkpoint_learned_on():
     whole = asked(SEARCH, answer(3), retriever=MemoryRetriever(pages))[1]
     first = asked(SEARCH, answer(3), retriever=MemoryRetriever(pages), first_sentences=True)[1]
     assert "founded by" in whole and "founded by" not in first and "a firm ." in first
+    named = asked(SEARCH, answer(3), retriever=MemoryRetriever(pages), first_sentences=True, missing_words=True)[1]
+    assert "missing" not in first and "a firm . | missing : founded" in named
