@@ -51,6 +51,12 @@ def test_most_accepted_wins_where_little_more_is_refused_than_by_the_policy():
     assert best(tried, tally(40, 4)).floor == 0.2
 
 
+def test_what_a_standard_error_cannot_tell_apart_interferes_least():
+    # 60 of 100: the standard error is sqrt(60 · 0.4) = 4.9 replies.
+    assert best(options(tally(56), tally(60)), tally(0)).floor == 0.0
+    assert best(options(tally(55), tally(60)), tally(0)).floor == 0.1
+
+
 def test_ties_go_to_the_first_and_where_all_refuse_too_much_the_fewest_refusals_win():
     assert best(options(tally(7), tally(7), tally(6)), tally(0)).floor == 0.0
     assert best(options(tally(90, 9), tally(20, 4), tally(30, 4)), tally(0)).floor == 0.1
@@ -63,9 +69,13 @@ rows = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1, m
 def test_no_choice_buys_acceptance_with_needless_refusals(found, own):
     tried = options(*(tally(a, n) for a, n in found))
     chosen = tried[best(tried, tally(0, own))]
-    allowed = own + NEEDLESS_ALLOWED * 100
-    fine = [t for t in tried.values() if t.needless <= allowed]
-    assert chosen.accepted == max(t.accepted for t in fine) if fine else chosen.needless == min(n for _, n in found)
+    fine = [t for t in tried.values() if t.needless <= own + NEEDLESS_ALLOWED * 100]
+    if not fine:
+        assert chosen.needless == min(n for _, n in found)
+        return
+    most = max(t.accepted for t in fine)
+    enough = [t for t in fine if most - t.accepted <= (most * (100 - most) / 100) ** 0.5 + 1e-9]
+    assert chosen in fine and chosen.accepted == enough[0].accepted
 
 
 def test_each_principle_gets_its_own(tmp_path):
@@ -117,12 +127,8 @@ def test_a_killed_choice_goes_on_where_it_was(tmp_path):
     assert cut.read_bytes() == whole.read_bytes() and len(judged) == len(lines) - 5
 
 
-def test_damaged_and_other_runs_are_refused(tmp_path):
+def test_a_damaged_file_is_refused(tmp_path):
     file = tmp_path / "c.jsonl"
     file.write_text("no json\n")
     with pytest.raises(SafeladderError, match="line 1"):
         choose(decoder(), [RISKY], judge, BUDGET, file, seed=0)
-    file.unlink()
-    choose(decoder(), [RISKY], judge, BUDGET, file, seed=0)
-    with pytest.raises(SafeladderError, match="line 1 is another run"):
-        choose(decoder(), [LOOKALIKE], judge, BUDGET, file, seed=0)

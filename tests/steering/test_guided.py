@@ -32,7 +32,7 @@ SAFETY = Words("safety", {"bad": 0.1, "good": 0.9, "harm": 0.0, "ok": 1.0, "sorr
 def decoder(engine, *values, router=None, tokenizer=None, **config) -> GuidedDecoder:
     names = [v.name for v in values]
     own = Thresholds(**{name: config.pop(name, value) for name, value in THRESHOLDS.items()})
-    settings = {"candidates": 3, "widening": 0, "backtracks": 0, "proposals": 0}
+    settings: dict[str, Any] = {"candidates": 3, "widening": 0, "backtracks": 0, "proposals": 0}
     settings["thresholds"] = dict.fromkeys(names, own)
     return GuidedDecoder(
         engine, values, router or uniform(names), GuidanceConfig(**{**settings, **config}), tokenizer=tokenizer

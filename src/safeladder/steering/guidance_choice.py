@@ -1,13 +1,14 @@
 """Choosing each principle's thresholds by guided replies to training prompts that no value model learned from.
 
 One threshold after the other, each from a short list: γ while nothing is ever hopeless, then τ, then δ. A principle
-takes the value under which most of its prompts' replies are accepted, of those values under which it does not refuse
-noticeably more that is harmless than the policy does by itself.
+takes the least interfering value under which about as many of its prompts' replies are accepted as under any, of those
+values under which it does not refuse noticeably more that is harmless than the policy does by itself.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -76,7 +77,7 @@ def choose(
         together: choose one threshold for all principles, by all prompts: for routing that does not tell them apart.
 
     Raises:
-        SafeladderError: the file is damaged, or holds other runs.
+        SafeladderError: the file is damaged.
     """
     made, trials = _read(file), list[Trial]()
     groups = [[name] for name in dict.fromkeys(principle_of(s.label) for s in samples)]
@@ -84,19 +85,13 @@ def choose(
 
     def run(group: Sequence[str], own: Thresholds | None) -> Tally:
         """Outcomes of a group's prompts; no run is made twice."""
-        known = next((t for t in trials if t.principles == tuple(group) and t.thresholds == own), None)
+        known = next((t for t in trials if (t.principles, t.thresholds) == (tuple(group), own)), None)
         if known is None:
-            if len(trials) < len(made):
-                known = made[len(trials)]
-                if (known.principles, known.thresholds) != (tuple(group), own):
-                    raise SafeladderError(f"{file}: line {len(trials) + 1} is another run; remove the file")
-            else:
+            known = next((t for t in made if (t.principles, t.thresholds) == (tuple(group), own)), None)
+            if known is None:
                 asked = [s for s in samples if principle_of(s.label) in group]
-                known = Trial(
-                    principles=tuple(group),
-                    thresholds=own,
-                    outcomes=_outcomes(decoder, asked, judge, params, own, seed),
-                )
+                found = _outcomes(decoder, asked, judge, params, own, seed)
+                known = Trial(principles=tuple(group), thresholds=own, outcomes=found)
                 _append(file, known)
             trials.append(known)
             found = known.outcomes
@@ -115,13 +110,19 @@ def choose(
 
 
 def best(tried: Mapping[Thresholds, Tally], alone: Tally) -> Thresholds:
-    """Those with most replies accepted among those with few needless refusals more than the policy `alone`; where there
-    are none, those with the fewest. Ties go to the first."""
+    """The first that is as good as the best: with accepted replies at most one standard error fewer than the most.
+
+    Both among those with few needless refusals more than the policy `alone`; where there are none, those with the
+    fewest. (The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984: a few dozen prompts
+    cannot tell such values apart, and the first interferes least.)
+    """
     allowed = alone.needless + NEEDLESS_ALLOWED * alone.prompts
-    fine = [own for own, tally in tried.items() if tally.needless <= allowed]
+    fine = {own: tally for own, tally in tried.items() if tally.needless <= allowed}
     if not fine:
         return min(tried, key=lambda own: tried[own].needless)
-    return max(fine, key=lambda own: tried[own].accepted)
+    most = max(tally.accepted for tally in fine.values())
+    error = math.sqrt(most * (1 - most / alone.prompts))
+    return next(own for own, tally in fine.items() if tally.accepted >= most - error)
 
 
 def _outcomes(
