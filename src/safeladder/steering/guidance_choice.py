@@ -113,7 +113,7 @@ def best(tried: Mapping[Thresholds, Tally], alone: Tally) -> Thresholds:
     """The first that is as good as the best: with accepted replies at most one standard error fewer than the most.
 
     Both among those with few needless refusals more than the policy `alone`; where there are none, those with the
-    fewest. (The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984: a few dozen prompts
+    fewest. (The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984: few prompts
     cannot tell such values apart, and the first interferes least.)
     """
     allowed = alone.needless + NEEDLESS_ALLOWED * alone.prompts
