@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeladder import cli
+from safeladder.atomic import write_text
 from safeladder.evaluation.compare import as_markdown, compare_folders, holm, mcnemar, sign_flip
-from safeladder.evaluation.results import write_atomically
 from safeladder.types import SafeladderError
 
 
@@ -43,9 +43,9 @@ def folder(
         }
         for id in ids
     ]
-    write_atomically(path / "report.json", json.dumps(report))
+    write_text(path / "report.json", json.dumps(report))
     lines = "".join(json.dumps(item) + "\n" for item in items)
-    write_atomically(path / "items" / f"{entry['suite']}.{entry['subset']}.jsonl", lines)
+    write_text(path / "items" / f"{entry['suite']}.{entry['subset']}.jsonl", lines)
     return path
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safeladder import __version__
-from safeladder.atomic import to_json, write_json, write_text  # noqa: F401
+from safeladder.atomic import write_json, write_text
 from safeladder.evaluation.replies import State
 from safeladder.evaluation.subjects import Subject
 from safeladder.evaluation.suites.bench import THINK
@@ -21,7 +21,6 @@ from safeladder.evaluation.suites.run import SuiteRun
 from safeladder.evaluation.suites.suite import Figure
 from safeladder.types import Rollout, SafeladderError
 
-write_atomically = write_text
 FORMAT = 1
 REPORT = "report.json"
 SUBJECT = "subject.json"

@@ -85,7 +85,7 @@ def _list(options: argparse.Namespace) -> int:
 
     rows = list_suites(options.data)
     if options.json:
-        from safeladder.evaluation.results import to_json
+        from safeladder.atomic import to_json
 
         print(to_json(rows), end="")
         return 0
@@ -101,8 +101,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from safeladder.atomic import to_json
     from safeladder.evaluation.compare import as_markdown, compare_folders
-    from safeladder.evaluation.results import to_json
 
     found = compare_folders(Path(options.compare[0]), Path(options.compare[1]))
     print(to_json(found) if options.json else as_markdown(found), end="")
@@ -162,16 +162,15 @@ def _run_all(
 ) -> int:
     from safeladder.analysis.suite_page import suite_page
     from safeladder.analysis.suite_text import as_markdown, summary_lines
+    from safeladder.atomic import to_json, write_json, write_text
     from safeladder.evaluation.replies import AppendOnly
     from safeladder.evaluation.results import (
         REPORT,
         build_report,
         claim,
         suite_entry,
-        to_json,
-        write_atomically,
         write_items,
-    )  # fmt: skip
+    )
     from safeladder.evaluation.suites.run import Keeping, run_suite
 
     claim(out, subject)
@@ -194,9 +193,9 @@ def _run_all(
         self_judged=self_judged,
         seed=options.seed,
     )
-    write_atomically(out / REPORT, to_json(report))
-    write_atomically(out / "report.md", as_markdown(report))
-    write_atomically(out / "report.html", suite_page(report))
+    write_json(out / REPORT, report)
+    write_text(out / "report.md", as_markdown(report))
+    write_text(out / "report.html", suite_page(report))
     if options.json:
         print(to_json(report), end="")
     else:

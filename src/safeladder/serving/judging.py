@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from safeladder.atomic import new_file
 from safeladder.types import Message, Part, Response, Rollout, SafeladderError, Sample, StopReason
 from safeladder.verifiers.embedded import EmbeddedJudge, Verdict, shipped
 from safeladder.verifiers.judges.reading import Unreadable, without_thinking
@@ -244,17 +246,9 @@ class Output:
     def finish(self) -> None:
         """All rows are there: write them without the header under the file's own name."""
         self.close()
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with self._partial.open("rb") as source, temporary.open("wb") as target:
-                source.seek(self._start)
-                while block := source.read(1 << 20):
-                    target.write(block)
-                target.flush()
-                os.fsync(target.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with new_file(self.path) as temporary, self._partial.open("rb") as source, temporary.open("wb") as target:
+            source.seek(self._start)
+            shutil.copyfileobj(source, target, 1 << 20)
         self._partial.unlink()
 
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from safeladder.atomic import new_file, write_text
 from safeladder.models.families import Family, unwrap
 from safeladder.rollout.decoder import MlpEdit
 from safeladder.steering.layers import TOWERS, Tower, tower_layers, tower_width
@@ -145,14 +146,9 @@ class Directions:
                     "about": dict(self.about)}  # fmt: skip
         tensors = {f"{i}.{d.name}": d.vectors.contiguous() for i, d in enumerate(self.items)}
         try:
-            target.mkdir(parents=True, exist_ok=True)
-            for name, write in (
-                (_VECTORS, lambda path: save_file(tensors, path)),
-                (_SETTINGS, lambda path: path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")),
-            ):
-                staging = target / f".{name}.tmp"
-                write(staging)
-                os.replace(staging, target / name)
+            with new_file(target / _VECTORS) as temporary:
+                save_file(tensors, temporary)
+            write_text(target / _SETTINGS, json.dumps(settings, indent=1) + "\n")
         except (OSError, SafetensorError) as error:
             raise SafeladderError(f"cannot write directions to {target}: {error}") from None
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
 
+from safeladder.atomic import write_text
 from safeladder.steering.edit_distance import words
 from safeladder.steering.edit_rules import EditPair, Fit, Rule, rules_of
 from safeladder.steering.edit_transfer import Applied, Gate, Match, observed, transfer
@@ -130,13 +131,7 @@ class EditMemory:
         file = Path(path)
         if not file.parent.is_dir():
             raise SafeladderError(f"edit memory: folder {file.parent} not found")
-        temporary = file.parent / f".{file.name}.{os.getpid()}.tmp"
-        try:
-            rows = [json.dumps(asdict(pair), ensure_ascii=False) for pair in self.pairs]
-            temporary.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(file, "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in self.pairs))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EditMemory:

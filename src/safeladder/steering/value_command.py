@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import unicodedata
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeladder.arguments import positive
+from safeladder.atomic import write_json
 from safeladder.types import Message, Part, SafeladderError, Sample, SamplingParams, StopReason
 
 if TYPE_CHECKING:
@@ -241,10 +241,7 @@ def _same_run(out: Path, settings: Mapping[str, Any]) -> None:
     if not file.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise SafeladderError(f"--out: {out} is not an empty folder")
-        out.mkdir(parents=True, exist_ok=True)
-        temporary = out / f".{_RUN}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(dict(settings), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, file)
+        write_json(file, dict(settings))
         return
     begun = json.loads(file.read_text(encoding="utf-8"))
     for key, value in settings.items():

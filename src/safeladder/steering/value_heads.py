@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from safeladder.atomic import new_file, write_json
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import Pass
 from safeladder.steering.values import Query
@@ -78,17 +79,11 @@ class ValueHeads(nn.Module):
     def save(self, folder: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
         """Write the weights and, last, the settings that make the folder a guidance. Atomic."""
         root = Path(folder)
-        root.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        temporary = root / f".{_WEIGHTS}.{os.getpid()}.tmp"
-        save_file(weights, temporary)
-        os.replace(temporary, root / _WEIGHTS)
+        with new_file(root / _WEIGHTS) as temporary:
+            save_file(weights, temporary)
         settings = {"format": _FORMAT, "hidden": self.hidden, "width": self.width, "principles": self.principles}
-        temporary = root / f".{SETTINGS}.{os.getpid()}.tmp"
-        temporary.write_text(
-            json.dumps({**settings, **about}, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        os.replace(temporary, root / SETTINGS)
+        write_json(root / SETTINGS, {**settings, **about})
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> tuple[ValueHeads, dict[str, Any]]:
