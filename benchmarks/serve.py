@@ -1,12 +1,16 @@
 """Many streams against one at a time, and against `transformers serve`: the same model, the same run, the same prompts.
 
     python benchmarks/serve.py --run runs/demo [--rung m3-rl] [--streams 64] [--rounds 3] [--tokens 64] [--no-peer]
+    python benchmarks/serve.py --run runs/demo --rung base --guided 1 8 16
 
 Starts `safeladder serve` and `transformers serve` on one checkpoint and asks them in turn, one request at a time and
 then `--streams` at once, with text questions of the laptop world, greedily and streamed. Turns are repeated, so that
 whatever else the machine does falls on all of them alike. Tokens are counted by the checkpoint's tokenizer over what
 came back, for both servers alike; CPU seconds are the server process's own. Ends with 1 where `--streams` streams give
 less than four times the throughput of one, or the two servers say different things.
+
+With `--guided` it asks our server alone, under value guidance (value models: RUNG/steering/value-guidance), so many at
+a time as the numbers say, and ends with 1 where a reply depends on how many were asked for together.
 """
 
 from __future__ import annotations
@@ -73,18 +77,23 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=64, help="longest reply")
     parser.add_argument("--single", type=int, default=12, help="requests of a turn that asks one at a time")
     parser.add_argument("--no-peer", action="store_true", help="leave `transformers serve` out")
+    parser.add_argument("--guided", type=int, nargs="+", metavar="N", help="guided replies, so many at a time")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
+    if options.guided:
+        options.streams, options.no_peer = max(options.guided), True
     checkpoint = (options.run / "checkpoints" / options.rung).resolve()
     questions = prompts(options.seed, options.streams)
     with contextlib.ExitStack() as stack:
         servers = [] if options.no_peer else [stack.enter_context(peer(checkpoint))]
-        servers.insert(0, stack.enter_context(ours(checkpoint)))
+        servers.insert(0, stack.enter_context(ours(checkpoint, guided=bool(options.guided))))
         turns = asyncio.run(measure(servers, questions, options))
     figures = summary(checkpoint, servers, turns, options)
     print(table(figures))
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    if options.guided:
+        return 0 if figures["same"] else 1
     return 0 if figures["speedup"] >= LEAST and figures.get("equal", 1.0) >= 0.95 else 1
 
 
@@ -103,8 +112,9 @@ def prompts(seed: int, count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def ours(checkpoint: Path) -> Iterator[Served]:
+def ours(checkpoint: Path, *, guided: bool) -> Iterator[Served]:
     words = ["-m", "safeladder", "serve", str(checkpoint), "--port", "0"]
+    words += ["--steer", "value-guidance"] if guided else []
     with started(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline().decode()
@@ -154,36 +164,44 @@ async def measure(
     servers: Sequence[Served], questions: Sequence[str], options: argparse.Namespace
 ) -> dict[tuple[str, int], list[Turn]]:
     turns: dict[tuple[str, int], list[Turn]] = {}
+    levels = options.guided or (1, options.streams)
+    more = {"seed": 0} if options.guided else {}
     limits = httpx.Limits(max_connections=options.streams)
     async with httpx.AsyncClient(timeout=600, limits=limits) as client:
         for server in servers:
-            await ask(client, server, questions[0], options.tokens)
+            await ask(client, server, questions[0], options.tokens, more)
         for _ in range(options.rounds):
             for server in servers:
-                for streams in (1, options.streams):
+                for streams in levels:
                     asked = questions if streams > 1 else questions[: options.single]
-                    turn = await take_turn(client, server, asked, streams, options.tokens)
+                    turn = await take_turn(client, server, asked, streams, options.tokens, more)
                     turns.setdefault((server.name, streams), []).append(turn)
                     print(f"{server.name}, {streams} at a time: {turn.wall:.1f} s", file=sys.stderr, flush=True)
     return turns
 
 
 async def take_turn(
-    client: httpx.AsyncClient, server: Served, questions: Sequence[str], streams: int, tokens: int
+    client: httpx.AsyncClient,
+    server: Served,
+    questions: Sequence[str],
+    streams: int,
+    tokens: int,
+    more: dict[str, Any],
 ) -> Turn:
     gate = asyncio.Semaphore(streams)
 
     async def one(question: str) -> Reply:
         async with gate:
-            return await ask(client, server, question, tokens)
+            return await ask(client, server, question, tokens, more)
 
     before, began = cpu(server), time.perf_counter()
     replies = await asyncio.gather(*map(one, questions))
     return Turn(replies, time.perf_counter() - began, cpu(server) - before)
 
 
-async def ask(client: httpx.AsyncClient, server: Served, question: str, tokens: int) -> Reply:
+async def ask(client: httpx.AsyncClient, server: Served, question: str, tokens: int, more: dict[str, Any]) -> Reply:
     body = {
+        **more,
         "model": server.model,
         "messages": [{"role": "user", "content": question}],
         "max_tokens": tokens,
@@ -244,8 +262,11 @@ def summary(
         "rounds": options.rounds,
         "load": os.getloadavg()[0],
         "rows": rows,
-        "speedup": rates[servers[0].name, options.streams] / rates[servers[0].name, 1],
+        "speedup": rates[servers[0].name, options.streams] / rates[servers[0].name, min(at for _, at in rates)],
     }
+    if options.guided:
+        texts = [[reply.text for reply in turn.replies] for taken in turns.values() for turn in taken]
+        figures["same"] = all(len(set(said)) == 1 for said in zip(*(t[: options.single] for t in texts), strict=True))
     if len(servers) > 1:
         one, other = ([turn.replies for turn in turns[server.name, options.streams]] for server in servers)
         pairs = [

@@ -51,6 +51,15 @@ def test_what_the_address_says_of_the_format_does_not_matter():
     assert read(url_of(encoded(RED)).replace("data:", "DATA:")).size == (4, 3)
 
 
+def test_sixteen_bit_greys_keep_their_shades():
+    # 257 steps of 16 bits to one of 8: 0, 1, 25700 / 257 = 100, 65535 / 257 = 255
+    deep = Image.fromarray(np.array([[0, 257, 25700, 65535]], dtype=np.uint16))
+    found = read(url_of(encoded(deep)))
+    assert [found.getpixel((x, 0)) for x in range(4)] == [(v, v, v) for v in (0, 1, 100, 255)]
+    clear = read(url_of(encoded(deep, transparency=25700)))
+    assert [clear.getpixel((x, 0))[0] for x in range(4)] == [0, 1, 255, 255]
+
+
 def test_transparency_lies_over_white():
     clear = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
     assert read(url_of(encoded(clear))).getpixel((0, 0)) == (255, 255, 255)

@@ -11,6 +11,7 @@ import binascii
 import io
 import warnings
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from safeladder.types import SafeladderError
@@ -75,6 +76,10 @@ def _check(image: Image.Image, max_pixels: int, where: str) -> None:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # PIL would make white of all but the darkest 256 of its 65,536 greys
+        values = np.asarray(image)
+        grey = np.where(values == image.info.get("transparency"), 255, (values / 257).round())
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image.convert("RGB")
     clear = image.convert("RGBA")
