@@ -188,6 +188,11 @@ def test_logprobs_are_the_engines_and_belong_to_the_answer_or_the_reasoning(clie
         assert row["top_logprobs"][0]["logprob"] >= row["logprob"] - 1e-6
 
 
+def test_the_error_is_that_of_the_form_that_was_used(client):
+    response = client.post("/v1/chat/completions", json=ask("x", stop=list("abcde")))
+    assert "at most 4" in response.json()["error"]["message"]
+
+
 def test_a_stop_sequence_ends_a_reply_and_is_no_part_of_it(client, reference):
     body = ask("what colour?", max_tokens=24)
     texts = [expected(reference, body, seed)[0] for seed in range(30)]

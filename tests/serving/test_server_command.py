@@ -34,6 +34,8 @@ from serving.live import NAME, Slow, ask, formatted, stream
         (["nowhere", "--audit-prompts"], "--audit-prompts: give --audit FILE too"),
         (["nowhere", "--audit", "/nowhere/at/all.jsonl"], "--audit: /nowhere/at/all.jsonl cannot be written"),
         (["nowhere", "--search", "/nowhere"], "/nowhere"),
+        (["nowhere", "--memory", "/nowhere/edits.jsonl"], "--memory: /nowhere/edits.jsonl cannot be written"),
+        (["nowhere", "--device", "toaster"], "--device toaster: PyTorch has no such device on this machine"),
         (["nowhere", "--max-tokens", "0"], "'0' is no number above 0"),
         (["nowhere", "--port", "70000"], "'70000' is no port"),
     ],

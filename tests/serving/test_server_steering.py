@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from safeladder.cli import _parser
 from safeladder.models.load import save_checkpoint
 from safeladder.rollout.continuous import ContinuousEngine
 from safeladder.rollout.local import LocalEngine
+from safeladder.rollout.prefix import PrefixEngine
 from safeladder.search.retriever import Document, MemoryRetriever, RetrievalFault
 from safeladder.serving import api
 from safeladder.serving.chat import sample_of
@@ -154,6 +156,32 @@ def test_guidance_chooses_steps_and_leaves_a_trail(client, local, checkpoint):
     assert [step["action"] for step in told_live(events, "step")] == [step["action"] for step in report["trail"]]
     assert events[-1] == "[DONE]"
     assert reply(client, body, steer=["value-guidance"])[1]["trail"] is None
+
+
+@pytest.mark.xfail(reason="open: after guided replies were given up over HTTP the server does not come to rest")
+def test_guided_replies_share_the_server_and_end_with_their_time_or_their_reader(checkpoint, monkeypatch):
+    logits = PrefixEngine._logits
+
+    def slow(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return logits(self, hidden)
+
+    monkeypatch.setattr(PrefixEngine, "_logits", slow)
+    host = load_host(parsed(str(checkpoint)), ("value-guidance",), Limits())
+    with live(host=host, limits=Limits(seconds=2.0)) as client:
+        body = ask("how many red circles?", max_tokens=200, safeladder={"steer": ["value-guidance"]})
+        with client.stream("POST", CHAT, json={**body, "stream": True}) as response:
+            assert next(response.iter_lines())  # and off again
+        assert refused(client, body, status=408)["code"] == "timeout"
+        assert "timeout" in stream_or_error(client, body)["error"]["code"]
+        until = time.monotonic() + 10
+        joined = host.guidance["value-guidance",]
+        while joined.remembered or client.app.state.desk.busy:  # type: ignore[attr-defined]
+            assert time.monotonic() < until, "somebody is still worked for"
+            time.sleep(0.05)
+        count = joined.batches
+        time.sleep(0.3)
+        assert joined.batches == count
 
 
 def test_everything_the_server_was_started_with_is_the_default(client):
@@ -384,8 +412,27 @@ def test_an_edit_is_calibrated_where_its_messages_are_known_and_an_undone_one_is
     (found,) = [row for row in said_edits(client) if row["id"] == remembered]
     assert (found["original"], found["edited"], found["confirmed"], found["context"]) == ("aaa.", "aaa.", True, "a a. ")
     assert refused(client, {**undone, "remember": False}, EDIT)["param"] == "undo"
+    for text in ("", "a. a."):  # what is put back is one step: nothing is generated for anything else
+        assert refused(client, {**undone, "text": text}, EDIT)["param"] == "text"
     assert refused(client, {"model": NAME, "messages": edit()["messages"], "reasoning": " "}, CONFIRM)["param"]
     client.delete(EDITS)
+
+
+@pytest.mark.parametrize("path", [EDIT, STEPS, CONFIRM])
+def test_reasoning_that_the_model_cannot_have_said_is_not_worked_on(editor, monkeypatch, path: str):
+    monkeypatch.setattr("safeladder.serving.plans._STEPS", 3)
+    more = {"step": 1, "text": "x."} if path == EDIT else {}
+    body = {"model": NAME, "messages": edit()["messages"], **more}
+    context = editor[0].get("/v1/models").json()["data"][0]["safeladder"]["context_length"]
+    for reasoning, says in (
+        ("a" * 40 * context, "longer than the model's context"),
+        ("? " * context, "longer than the model's context"),
+        ("a. </think> a.", "tag"),
+        ("a. " * 4, "4 steps; at most 3"),
+    ):
+        found = refused(editor[0], {**body, "reasoning": reasoning}, path)
+        assert found["param"] == "reasoning"
+        assert says in found["message"]
 
 
 def test_a_full_memory_says_so_before_anything_is_made(editor, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safeladder.rollout.tickets import EngineBusy, EngineClosed
@@ -19,6 +19,8 @@ _RETRY_AFTER = 1
 _TYPES: dict[int, Any] = {401: "authentication_error", 408: "timeout_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 408: "timeout",
           413: "request_too_large", 429: "rate_limit_exceeded", 503: "overloaded"}  # fmt: skip
+_FORMS = ("string_type", "list_type")
+"""Where one of two forms is allowed, what is wrong with the other one says more."""
 _NAME, _LINE = 100, 500
 """Most characters of a name that a client sent, and of a message, in a reply."""
 
@@ -69,8 +71,10 @@ def failure_of(error: BaseException) -> Failure:
     return failure(500, "internal error")
 
 
-def invalid(problem: Mapping[str, Any]) -> Failure:
+def invalid(problems: Sequence[Mapping[str, Any]]) -> Failure:
     """The first thing that is wrong with a body. What was sent is not repeated: it need not even be text."""
+    problem = next((p for p in problems if p["loc"][1:2] == problems[0]["loc"][1:2] and p["type"] not in _FORMS), None)
+    problem = problem or problems[0]
     place = [str(part)[:_NAME] for part in problem["loc"][1:]]
     param, name, top = ".".join(place), place[-1] if place else "", place[0] if place else ""
     if problem["type"] == "extra_forbidden":

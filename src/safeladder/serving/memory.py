@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,15 @@ class MemoryFile:
         path: JSONL; it need not exist yet.
 
     Raises:
-        SafeladderError: the file holds something else.
+        SafeladderError: the file holds something else, or its folder takes no file.
     """
 
     def __init__(self, path: Path) -> None:
+        try:  # a change is written beside the file, which it then takes the place of
+            with tempfile.TemporaryFile(dir=path.resolve().parent):
+                pass
+        except OSError as error:
+            raise SafeladderError(f"--memory: {path} cannot be written ({error.strerror})") from None
         self.path = path
         self._lock = threading.Lock()
         self._memory = EditMemory.load(path) if path.exists() else EditMemory()

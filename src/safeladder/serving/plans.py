@@ -23,6 +23,10 @@ from safeladder.steering.steps import Step, split_steps
 from safeladder.types import SafeladderError, Sample, SamplingParams
 
 _NO_LABEL = "chat"
+_STEPS = 1000
+"""Most steps of a reasoning that is edited or scored."""
+_CHARACTERS = 32
+"""Most characters of a token, on average over a reasoning: what is longer need not be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +129,14 @@ def plan_edit(host: Host, limits: Limits, request: api.EditRequest) -> Plan:
         raise Refused("undo needs remember", "undo")
     if request.messages[-1].role == "assistant":
         raise Refused("the last message must be the user's: the reply is edited by `reasoning`", "messages")
-    steps = split_steps(request.reasoning)
+    steps = _steps(host, request.reasoning)
     if not 1 <= request.step <= len(steps):
         there = f"there are steps 1 to {len(steps)}" if steps else "there are none"
         raise Refused(f"no step {request.step}: {there}", "step")
     kept = _kept(request, steps[request.step - 1])
     if not kept:
         raise Refused("nothing would be kept of the reasoning", "text")
+    lesson = _lesson(request, steps)
     prefill = extended(host.engine, Prefill(), kept)
     begun = f"{FORMAT.open_tag} {kept}"
     if request.mode == "re-answer":
@@ -143,7 +148,7 @@ def plan_edit(host: Host, limits: Limits, request: api.EditRequest) -> Plan:
         host.memory.check_room()
     return Plan(
         sample=sample,
-        jobs=_jobs(host, limits, request, sample, prefill, wishes, steering, lesson=_lesson(request, steps)),
+        jobs=_jobs(host, limits, request, sample, prefill, wishes, steering, lesson=lesson),
         begun=begun,
         whole=True,
         stream=bool(request.stream),
@@ -158,6 +163,9 @@ def _lesson(request: api.EditRequest, steps: Sequence[Step]) -> Lesson | None:
     reasoning, step, text = request.reasoning, steps[request.step - 1], request.text.strip()
     if request.undo:  # what the model had said stands in its place again, and is right
         reasoning = _replaced(reasoning, step, text)
+        now = split_steps(reasoning)
+        if len(now) != len(steps) or now[request.step - 1].text.strip() != text:
+            raise Refused("undo: the text must be the one step that the model had said", "text")
     return Lesson(reasoning=reasoning, step=request.step, text=text)
 
 
@@ -181,7 +189,7 @@ def plan_confirm(host: Host, limits: Limits, request: api.ConfirmRequest) -> Sam
         Refused, SafeladderError: as `plan_chat`; or there is no reasoning.
     """
     _check_model(host, request.model)
-    if not request.reasoning.strip():
+    if not _steps(host, request.reasoning) or not request.reasoning.strip():
         raise Refused("there is no reasoning to confirm", "reasoning")
     return _sample(host, limits, request.messages)
 
@@ -199,7 +207,7 @@ def plan_new_edit(host: Host, limits: Limits, request: api.NewEdit) -> EditPair 
             question=request.question, original=request.original, edited=request.edited, context=request.context
         )
     reasoning = f"{request.context}{request.original}"
-    steps = split_steps(reasoning)
+    steps = _steps(host, reasoning)
     if not steps or steps[-1].text.strip() != request.original.strip():
         raise Refused("original must be one step, behind its context", "original")
     sample = _sample(host, limits, request.messages)
@@ -215,7 +223,24 @@ def plan_steps(host: Host, limits: Limits, request: api.StepsRequest) -> Sample 
         Refused, SafeladderError: as `plan_chat`.
     """
     _check_model(host, request.model)
+    _steps(host, request.reasoning)
     return _sample(host, limits, request.messages) if request.messages else None
+
+
+def _steps(host: Host, reasoning: str) -> tuple[Step, ...]:
+    """The steps of a reasoning that a client says the model has given: short enough that it may have, and untagged.
+
+    Work on steps grows with their number times their length, so a bound on the body alone is none on the work.
+    """
+    context = host.engine.context_length
+    if len(reasoning) > _CHARACTERS * context or len(inert_ids(host.tokenizer, reasoning)) > context:
+        raise Refused(f"the reasoning is longer than the model's context of {context} tokens", "reasoning")
+    if FORMAT.open_tag in reasoning or FORMAT.close_tag in reasoning:
+        raise Refused("the reasoning holds a tag of the reasoning block", "reasoning")
+    steps = split_steps(reasoning)
+    if len(steps) > _STEPS:
+        raise Refused(f"the reasoning has {len(steps)} steps; at most {_STEPS} are worked on", "reasoning")
+    return steps
 
 
 def _check_model(host: Host, model: str) -> None:

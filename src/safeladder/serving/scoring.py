@@ -13,6 +13,9 @@ from safeladder.steering.steps import split_steps
 from safeladder.steering.values import ValueModel
 from safeladder.types import Engine, Response, Rollout, SafeladderError, Sample, Score, Verifier
 
+_TOGETHER = 32
+"""Beginnings of a reply that a verifier reads at a time."""
+
 
 def shipped_verifiers() -> list[Verifier]:
     """The embedded judges: English text, no images."""
@@ -46,8 +49,10 @@ def score_steps(
     asked = sample or Sample(id="steps", label="chat", messages=())
     for verifier in verifiers:
         shown = [*texts, *([] if answer is None else [answer])]
-        rollouts = [Rollout.of_text(asked, text, Response(answer=text)) for text in shown]
-        verdicts = [_verdict(score) for score in verifier.score(rollouts)]
+        verdicts: list[api.StepScore] = []
+        for at in range(0, len(shown), _TOGETHER):
+            rollouts = [Rollout.of_text(asked, text, Response(answer=text)) for text in shown[at : at + _TOGETHER]]
+            verdicts += map(_verdict, verifier.score(rollouts))
         for row, score in zip(rows, verdicts, strict=False):
             row[verifier.name] = score
         if whole is not None:

@@ -179,6 +179,7 @@ def load_host(options: argparse.Namespace, steering: tuple[api.Steering, ...], l
     from safeladder.serving.steered import Host
 
     folder = Path(options.model)
+    _check_device(options.device)
     retriever = open_retriever(options.search) if options.search else None
     memory = MemoryFile(Path(options.memory)) if options.memory else None
     for name in steering:
@@ -204,6 +205,15 @@ def load_host(options: argparse.Namespace, steering: tuple[api.Steering, ...], l
     except BaseException:
         engine.close()
         raise
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise SafeladderError(f"--device {name}: PyTorch has no such device on this machine") from None
 
 
 def _treble(folder: Path, engine: ContinuousEngine) -> Treble:

@@ -264,7 +264,7 @@ def create_app(
 
     @app.exception_handler(fastapi.exceptions.RequestValidationError)
     async def malformed(request: Any, problem: Any) -> Any:
-        return told(invalid(problem.errors()[0]))
+        return told(invalid(problem.errors()))
 
     @app.exception_handler(fastapi.exceptions.StarletteHTTPException)
     async def refused(request: Any, problem: Any) -> Any:
