@@ -158,7 +158,6 @@ def test_guidance_chooses_steps_and_leaves_a_trail(client, local, checkpoint):
     assert reply(client, body, steer=["value-guidance"])[1]["trail"] is None
 
 
-@pytest.mark.xfail(reason="open: after guided replies were given up over HTTP the server does not come to rest")
 def test_guided_replies_share_the_server_and_end_with_their_time_or_their_reader(checkpoint, monkeypatch):
     logits = PrefixEngine._logits
 
@@ -174,7 +173,7 @@ def test_guided_replies_share_the_server_and_end_with_their_time_or_their_reader
             assert next(response.iter_lines())  # and off again
         assert refused(client, body, status=408)["code"] == "timeout"
         assert "timeout" in stream_or_error(client, body)["error"]["code"]
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         joined = host.guidance["value-guidance",]
         while joined.remembered or client.app.state.desk.busy:  # type: ignore[attr-defined]
             assert time.monotonic() < until, "somebody is still worked for"

@@ -93,8 +93,10 @@ class Work:
         """The stream is over, or its reader has left."""
         with contextlib.suppress(Unwritten):
             self._record.note(LEFT)
-        await self._replies.close()
-        self._held.close()
+        try:
+            await self._replies.close()
+        finally:  # a reader who leaves now cancels this, too
+            self._held.close()
 
     @contextlib.contextmanager
     def _noted(self) -> Iterator[None]:
