@@ -26,6 +26,7 @@ from serving.wordy import wordy
 CONFIG = GuidanceConfig(
     candidates=3,
     step_tokens=5,
+    backtracks=1,
     thresholds={name: Thresholds(floor=0.9) for name in PRINCIPLES},
     reminders={"*": ("red 12",)},
     completions={"*": ("blue",)},

@@ -125,7 +125,7 @@ def test_symbolic_answers(rollout):
 
 @needs_math_verify
 def test_O05_a_hanging_comparison_is_killed_off_the_main_thread(rollout):
-    verifier = NumericAnswer(timeout=1.0)
+    verifier = NumericAnswer(timeout=3.0)  # a busy machine takes its time for what is easy, too
     tower = rollout(r"<think>a</think>\boxed{9^{9^{9^{9^{9}}}}+x}", reference=r"x+8^{9^{9^{9}}}")
     plain = rollout(r"<think>a</think>\boxed{1+x}", reference="x+1")
     verdicts = []
