@@ -13,7 +13,7 @@ from typing import Any
 
 from safeladder.search.extras import import_extra
 from safeladder.search.retriever import Document
-from safeladder.search.server import listen
+from safeladder.search.server import KEPT_ALIVE, listen
 
 PAGES = [
     Document(id="1", title="Citibank", text="Citibank is a bank. It was founded in 1812 as the City Bank of New York."),
@@ -28,7 +28,8 @@ def serving(app: Any) -> Iterator[str]:
     """The address of a real server of this application."""
     uvicorn = import_extra("uvicorn")
     with listen("127.0.0.1", 0, protected=False) as at:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5))
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5, timeout_keep_alive=KEPT_ALIVE)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [at]})
         thread.start()
         try:

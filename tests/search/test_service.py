@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from safeladder.search.gate import Gate, RateLimit
 from safeladder.search.retriever import Document, Hit, MemoryRetriever, RetrievalFault
-from safeladder.search.server import is_loopback, listen
+from safeladder.search.server import is_loopback, listen, run
 from safeladder.search.service import Limits, create_app
 from safeladder.types import SafeladderError
 from search.serving import PAGES, serving
 
 pytest.importorskip("fastapi", reason="needs the search extra")
 httpx = pytest.importorskip("httpx", reason="needs the search extra")
-pytest.importorskip("uvicorn", reason="needs the search extra")
+uvicorn = pytest.importorskip("uvicorn", reason="needs the search extra")
 
 LIMITS = Limits(body_bytes=20_000, top_k=10, queries=40, results=100, threads=2)
 QUERY = "In what year was Citibank founded?"
@@ -455,3 +455,13 @@ def test_a_port_that_is_taken_is_one_line():
         with pytest.raises(SafeladderError, match=r"cannot listen on 127\.0\.0\.1, port") as caught:
             listen("127.0.0.1", at.getsockname()[1], protected=False)
         assert "\n" not in str(caught.value)
+
+
+def test_an_idle_connection_outlives_the_patience_of_a_client(monkeypatch):
+    # Both at five seconds, a client sends into a connection that the server is just closing.
+    kept: list[float] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: kept.append(self.config.timeout_keep_alive))
+    with listen("127.0.0.1", 0, protected=False) as at:
+        run(object(), at)
+    patience = httpx.Limits().keepalive_expiry
+    assert patience is not None and kept[0] > patience

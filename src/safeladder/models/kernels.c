@@ -12,7 +12,6 @@
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 #define PARALLEL(threads) _Pragma("omp parallel for num_threads(threads) schedule(static)")
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 /* e^x for x <= 0 to 2 units in the last place (Cephes' polynomial); 0 below the smallest normal number. */
 static inline float exp_(float x) {

@@ -18,12 +18,13 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from safeladder.atomic import new_file
 
 _SOURCE = Path(__file__).with_name("kernels.c")
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-shared",
@@ -77,11 +78,9 @@ def _compiled(compiler: str) -> Path:
     library = home / f"kernels-{key}.so"
     if not library.is_file():
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=home) as folder:
-            fresh = Path(folder) / library.name
+        with new_file(library) as fresh:
             command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(fresh), "-lm"]
             subprocess.run(command, capture_output=True, check=True, timeout=120)
-            os.replace(fresh, library)
     return library
 
 

@@ -106,14 +106,8 @@ class LocalEngine:
         Raises:
             SafeladderError: the prompt and the token budget exceed the model's context.
         """
+        self._require_room(requests, params)
         results: list[list[Completion]] = [[] for _ in requests]
-        for request in requests:
-            needed = len(request.prompt_ids) + params.max_new_tokens
-            if needed > self.context_length:
-                raise SafeladderError(
-                    f"sample {request.sample.id}: prompt and budget need {needed} positions, "
-                    f"the model has {self.context_length}"
-                )
         numbers = first_numbers(requests, params.n)
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
         per_batch = max(1, self.max_rows // params.n)
@@ -124,6 +118,15 @@ class LocalEngine:
             for i, completions in zip(chunk, batch, strict=True):
                 results[i] = completions
         return results
+
+    def _require_room(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> None:
+        for request in requests:
+            needed = len(request.prompt_ids) + params.max_new_tokens
+            if needed > self.context_length:
+                raise SafeladderError(
+                    f"sample {request.sample.id}: prompt and budget need {needed} positions, "
+                    f"the model has {self.context_length}"
+                )
 
     def _generate_batch(
         self,

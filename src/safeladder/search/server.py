@@ -9,6 +9,9 @@ from typing import Any
 from safeladder.search.extras import import_extra
 from safeladder.types import SafeladderError
 
+KEPT_ALIVE = 60
+"""Seconds an idle connection stays open: longer than clients keep theirs (httpx: 5), or they send into a closed one."""
+
 
 def listen(host: str, port: int, *, protected: bool) -> socket.socket:
     """A socket bound to `host` and `port` (0: any free one).
@@ -42,5 +45,7 @@ def is_loopback(host: str) -> bool:
 def run(app: Any, at: socket.socket) -> None:
     """Serve until interrupted."""
     uvicorn = import_extra("uvicorn")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, timeout_keep_alive=KEPT_ALIVE
+    )
     uvicorn.Server(config).run(sockets=[at])

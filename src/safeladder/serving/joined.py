@@ -26,7 +26,7 @@ from safeladder.rollout.prefix import Pass, PrefixEngine
 from safeladder.rollout.sampling import first_numbers
 from safeladder.rollout.tickets import EngineClosed, VisionEdit
 from safeladder.steering.guided import Guidance, GuidedDecoder
-from safeladder.types import Completion, GenerationRequest, SafeladderError, Sample, SamplingParams, StopReason
+from safeladder.types import Completion, GenerationRequest, Sample, SamplingParams, StopReason
 
 
 class Left(Exception):
@@ -244,13 +244,7 @@ class Seat(PrefixEngine):
     def generate(
         self, requests: Sequence[GenerationRequest], params: SamplingParams, *, seed: int
     ) -> list[list[Completion]]:
-        for request in requests:
-            needed = len(request.prompt_ids) + params.max_new_tokens
-            if needed > self.context_length:
-                raise SafeladderError(
-                    f"sample {request.sample.id}: prompt and budget need {needed} positions, "
-                    f"the model has {self.context_length}"
-                )
+        self._require_room(requests, params)
         return self._joined.ask(_Call(seat=self, requests=requests, params=params, seed=seed))
 
     def passes(

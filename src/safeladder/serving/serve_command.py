@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 PORT = 8000
 GRACE = 30
 """Seconds that running replies have to end once the server is told to stop."""
-KEPT_ALIVE = 60
-"""Seconds an idle connection stays open: longer than clients keep theirs (httpx: 5), or they send into a closed one."""
 FOLDERS: dict[api.Steering, str] = {"value-guidance": "steering/value-guidance", "treble": "steering/treble"}
 """Where a model's steering lies, in its own folder; and what makes it."""
 _MAKERS = {"value-guidance": "safeladder pvm train", "treble": "safeladder directions fit"}
@@ -129,6 +127,7 @@ def run(options: argparse.Namespace) -> int:
 def serve(app: Any, at: Any) -> None:
     """Run the application on a socket until SIGINT or SIGTERM; running replies may end, a second signal ends them."""
     from safeladder.search.extras import import_extra
+    from safeladder.search.server import KEPT_ALIVE
 
     uvicorn = import_extra("uvicorn", "serve")
 
