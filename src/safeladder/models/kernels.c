@@ -316,60 +316,243 @@ int attend_backward(int64_t rows, const span *spans, int64_t heads, int64_t kv_h
     return (int)failed;
 }
 
-/* One new token a row: rotate its query and key, append key and value at `place`, attend to what is visible. */
-int decode(int64_t rows, int64_t heads, int64_t kv_heads, int64_t size, int64_t capacity, int64_t place,
-           const float *x, const float *cos, const float *sin, const uint8_t *visible, int64_t ld_visible,
-           float *keys, float *values, float *out, int threads) {
-    int64_t half = size / 2, group = heads / kv_heads, ld_x = (heads + 2 * kv_heads) * size, failed = 0;
-    float scale = 1.0f / sqrtf(size);
+/* Matrix products c [m][n] = start + a·b. b is packed: panels of 16 columns, each [depth][16], the last one filled up
+ * with zeros. An element is one sum over the depth, in order, whatever the number of rows. `start` may be NULL, or one
+ * row for all (ld_start 0), or c itself.
+ */
+#define PANEL 16
+#define TILE 6
+
+#define PRODUCT(ROWS)                                                                                              \
+    static inline __attribute__((always_inline)) void product##ROWS(                                               \
+        int64_t depth, int64_t width, const float *a, int64_t ld_a, const float *panel, const float *start,        \
+        int64_t ld_start, float *c, int64_t ld_c) {                                                                \
+        v8 sum[ROWS][2];                                                                                           \
+        _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) sum[i][0] = sum[i][1] = (v8){0};                    \
+        for (int64_t k = 0; k < depth; k++) {                                                                      \
+            v8 left = *(const v8 *)(panel + k * PANEL), right = *(const v8 *)(panel + k * PANEL + 8);              \
+            _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) {                                               \
+                float factor = a[i * ld_a + k];                                                                    \
+                sum[i][0] += factor * left, sum[i][1] += factor * right;                                           \
+            }                                                                                                      \
+        }                                                                                                          \
+        _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) {                                                   \
+            const float *from = start ? start + i * ld_start : NULL;                                               \
+            float *to = c + i * ld_c;                                                                              \
+            if (width == PANEL) {                                                                                  \
+                if (from) sum[i][0] += *(const v8 *)from, sum[i][1] += *(const v8 *)(from + 8);                    \
+                *(v8 *)to = sum[i][0], *(v8 *)(to + 8) = sum[i][1];                                                \
+            } else                                                                                                 \
+                for (int64_t j = 0; j < width; j++) to[j] = (from ? from[j] : 0.0f) + sum[i][j / 8][j % 8];        \
+        }                                                                                                          \
+    }
+PRODUCT(1) PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6)
+
+static void product(int64_t m, int64_t n, int64_t depth, const float *a, int64_t ld_a, const float *packed,
+                    const float *start, int64_t ld_start, float *c, int64_t ld_c) {
+    for (int64_t j = 0; j < n; j += PANEL) {
+        const float *panel = packed + j * depth, *from = start ? start + j : NULL;
+        int64_t width = n - j < PANEL ? n - j : PANEL;
+        for (int64_t i = 0; i < m; i += TILE) {
+            const float *rows = a + i * ld_a, *begin = from ? from + i * ld_start : NULL;
+            float *out = c + i * ld_c + j;
+            switch (m - i) {
+            case 1: product1(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
+            case 2: product2(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
+            case 3: product3(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
+            case 4: product4(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
+            case 5: product5(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
+            default: product6(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c);
+            }
+        }
+    }
+}
+
+/* A weight [n][depth] as the b of products x·weightᵀ. */
+void pack(int64_t n, int64_t depth, const float *weight, float *out, int threads) {
+    PARALLEL(threads)
+    for (int64_t j = 0; j < n; j += PANEL)
+        for (int64_t k = 0; k < depth; k++)
+            for (int64_t i = 0; i < PANEL; i++)
+                out[j * depth + k * PANEL + i] = j + i < n ? weight[(j + i) * depth + k] : 0.0f;
+}
+
+void project(int64_t m, int64_t n, int64_t depth, const float *x, const float *packed, const float *bias, float *out,
+             int threads) {
+    int64_t share = m ? (m + threads - 1) / threads : 1;
+    PARALLEL(threads)
+    for (int64_t i = 0; i < m; i += share)
+        product(m - i < share ? m - i : share, n, depth, x + i * depth, depth, packed, bias, 0, out + i * n, n);
+}
+
+typedef struct {
+    int64_t heads, kv_heads, size, place, ld_row, ld_head; /* the cache's distances between rows and heads */
+} cached;
+
+/* Attention of one new token of one row: rotate its query and key, append key and value at `place`, attend to what is
+ * `seen`. `room` holds place + 1 + size.
+ */
+static void attend_row(const cached *shape, const float *x, const float *c, const float *s, const uint8_t *seen,
+                       float *keys, float *values, float *room, float *out) {
+    int64_t size = shape->size, half = size / 2, place = shape->place, group = shape->heads / shape->kv_heads;
+    float scale = 1.0f / sqrtf(size), *scores = room, *query = room + place + 1;
+    for (int64_t g = 0; g < shape->kv_heads; g++) {
+        float *key = keys + g * shape->ld_head, *value = values + g * shape->ld_head;
+        const float *fresh = x + (shape->heads + g) * size;
+        float *slot = key + place * size;
+        for (int64_t j = 0; j < half; j++) {
+            slot[j] = fresh[j] * c[j] - fresh[j + half] * s[j];
+            slot[j + half] = fresh[j + half] * c[j + half] + fresh[j] * s[j + half];
+        }
+        memcpy(value + place * size, fresh + shape->kv_heads * size, size * sizeof(float));
+        for (int64_t h = g * group; h < (g + 1) * group; h++) {
+            const float *q = x + h * size;
+            for (int64_t j = 0; j < half; j++) {
+                query[j] = (q[j] * c[j] - q[j + half] * s[j]) * scale;
+                query[j + half] = (q[j + half] * c[j + half] + q[j] * s[j + half]) * scale;
+            }
+            float highest = -INFINITY, total = 0;
+            for (int64_t k = 0; k <= place; k++) {
+                if (seen && !seen[k]) {
+                    scores[k] = -INFINITY;
+                    continue;
+                }
+                v8 sum = {0};
+                for (int64_t j = 0; j < size; j += 8) sum += *(v8 *)(query + j) * *(v8 *)(key + k * size + j);
+                scores[k] = sum8(sum);
+                highest = scores[k] > highest ? scores[k] : highest;
+            }
+#pragma omp simd reduction(+ : total)
+            for (int64_t k = 0; k <= place; k++) total += scores[k] = exp_(scores[k] - highest);
+            float share = 1.0f / total;
+#pragma omp simd
+            for (int64_t k = 0; k <= place; k++) scores[k] *= share;
+            combine(0, place + 1, size, scores, 1, value, size, out + h * size);
+        }
+    }
+}
+
+int decode(int64_t rows, const cached *shape, const float *x, const float *cos, const float *sin,
+           const uint8_t *visible, int64_t ld_visible, float *keys, float *values, float *out, int threads) {
+    int64_t size = shape->size, wide = (shape->heads + 2 * shape->kv_heads) * size, failed = 0;
 #pragma omp parallel num_threads(threads)
     {
-        float *room = malloc((size_t)(place + 1 + size) * sizeof(float));
+        float *room = malloc((size_t)(shape->place + 1 + size) * sizeof(float));
         if (!room) {
 #pragma omp atomic write
             failed = 1;
         }
-        float *scores = room, *query = room + place + 1;
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows; r++) {
+        for (int64_t r = 0; r < rows; r++)
+            if (room)
+                attend_row(shape, x + r * wide, cos + r * size, sin + r * size,
+                           visible ? visible + r * ld_visible : NULL, keys + r * shape->ld_row,
+                           values + r * shape->ld_row, room, out + r * shape->heads * size);
+        free(room);
+    }
+    return (int)failed;
+}
+
+typedef struct {
+    const float *norm1, *qkv, *qkv_bias, *output, *norm2, *gate_up, *down;
+    float *keys, *values;
+} block; /* weights are packed */
+
+#define TOGETHER 48 /* rows that go through a block at a time: what they need stays in the cache */
+
+/* One new token a row through all blocks and the last norm; x [rows][hidden] in place. */
+int step(int64_t rows, const cached *shape, int64_t hidden, int64_t inter, int64_t depth, float eps,
+         const block *blocks, const float *norm, const float *cos, const float *sin, const uint8_t *visible,
+         int64_t ld_visible, float *x, int threads) {
+    int64_t size = shape->size, inner = shape->heads * size, wide = inner + 2 * shape->kv_heads * size, failed = 0;
+    int64_t share = rows ? (rows + threads - 1) / threads : 1;
+    share = share < TOGETHER ? share : TOGETHER;
+#pragma omp parallel num_threads(threads)
+    {
+        size_t wanted = share * (hidden + wide + inner + 3 * inter) + shape->place + 1 + size;
+        float *room = malloc(wanted * sizeof(float));
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+        }
+        float *y = room, *qkv = y + share * hidden, *attended = qkv + share * wide, *both = attended + share * inner;
+        float *mixed = both + share * 2 * inter, *scores = mixed + share * inter;
+#pragma omp for schedule(dynamic)
+        for (int64_t first = 0; first < rows; first += share) {
             if (!room) continue;
-            const float *c = cos + r * size, *s = sin + r * size;
-            const uint8_t *seen = visible ? visible + r * ld_visible : NULL;
-            for (int64_t g = 0; g < kv_heads; g++) {
-                float *key = keys + ((r * kv_heads + g) * capacity) * size;
-                float *value = values + ((r * kv_heads + g) * capacity) * size;
-                const float *fresh = x + r * ld_x + (heads + g) * size;
-                float *slot = key + place * size;
-                for (int64_t j = 0; j < half; j++) {
-                    slot[j] = fresh[j] * c[j] - fresh[j + half] * s[j];
-                    slot[j + half] = fresh[j + half] * c[j + half] + fresh[j] * s[j + half];
+            int64_t m = rows - first < share ? rows - first : share;
+            float *h = x + first * hidden;
+            for (const block *b = blocks; b < blocks + depth; b++) {
+                unit(m, hidden, eps, h, b->norm1, y, NULL, 1);
+                product(m, wide, hidden, y, hidden, b->qkv, b->qkv_bias, 0, qkv, wide);
+                for (int64_t r = 0; r < m; r++) {
+                    int64_t row = first + r;
+                    attend_row(shape, qkv + r * wide, cos + row * size, sin + row * size,
+                               visible ? visible + row * ld_visible : NULL, b->keys + row * shape->ld_row,
+                               b->values + row * shape->ld_row, scores, attended + r * inner);
                 }
-                memcpy(value + place * size, x + r * ld_x + (heads + kv_heads + g) * size, size * sizeof(float));
-                for (int64_t h = g * group; h < (g + 1) * group; h++) {
-                    const float *q = x + r * ld_x + h * size;
-                    for (int64_t j = 0; j < half; j++) {
-                        query[j] = (q[j] * c[j] - q[j + half] * s[j]) * scale;
-                        query[j + half] = (q[j + half] * c[j + half] + q[j] * s[j + half]) * scale;
-                    }
-                    float highest = -INFINITY, total = 0;
-                    for (int64_t k = 0; k <= place; k++) {
-                        if (seen && !seen[k]) {
-                            scores[k] = -INFINITY;
-                            continue;
-                        }
-                        v8 sum = {0};
-                        for (int64_t j = 0; j < size; j += 8) sum += *(v8 *)(query + j) * *(v8 *)(key + k * size + j);
-                        scores[k] = sum8(sum);
-                        highest = scores[k] > highest ? scores[k] : highest;
-                    }
-#pragma omp simd reduction(+ : total)
-                    for (int64_t k = 0; k <= place; k++) total += scores[k] = exp_(scores[k] - highest);
-                    float share = 1.0f / total;
-#pragma omp simd
-                    for (int64_t k = 0; k <= place; k++) scores[k] *= share;
-                    combine(0, place + 1, size, scores, 1, value, size, out + (r * heads + h) * size);
+                product(m, hidden, inner, attended, inner, b->output, h, hidden, h, hidden);
+                unit(m, hidden, eps, h, b->norm2, y, NULL, 1);
+                product(m, 2 * inter, hidden, y, hidden, b->gate_up, NULL, 0, both, 2 * inter);
+                swiglu(m, inter, both, mixed, 1);
+                product(m, hidden, inter, mixed, inter, b->down, h, hidden, h, hidden);
+            }
+            unit(m, hidden, eps, h, norm, h, NULL, 1);
+        }
+        free(room);
+    }
+    return (int)failed;
+}
+
+/* Log-probabilities in place of logits [rows][size], and one token a row: where the running sum of probabilities
+ * passes `uniform` of their total, or the likeliest where uniform is negative. Sums run in blocks, for speed.
+ */
+#define SUMMED 64
+
+int draw(int64_t rows, int64_t size, const float *uniform, float *logits, int64_t *tokens, int threads) {
+    int64_t parts = (size + SUMMED - 1) / SUMMED, failed = 0;
+#pragma omp parallel num_threads(threads)
+    {
+        float *room = malloc((size_t)(size + parts) * sizeof(float));
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+        }
+        float *likely = room, *sums = room + size;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows; i++) {
+            if (!room) continue;
+            float *row = logits + i * size, most = row[0], total = 0;
+#pragma omp simd reduction(max : most)
+            for (int64_t j = 0; j < size; j++) most = row[j] > most ? row[j] : most;
+            for (int64_t p = 0; p < parts; p++) {
+                int64_t end = (p + 1) * SUMMED < size ? (p + 1) * SUMMED : size;
+                float sum = 0;
+#pragma omp simd reduction(+ : sum)
+                for (int64_t j = p * SUMMED; j < end; j++) sum += likely[j] = exp_(row[j] - most);
+                total += sums[p] = sum;
+            }
+            int64_t token = 0;
+            if (uniform[i] < 0) {
+                while (token < size - 1 && row[token] != most) token++;
+            } else {
+                float left = uniform[i] * total;
+                int64_t p = 0, last = parts - 1;
+                while (last > 0 && sums[last] == 0) last--;
+                while (p < last && left >= sums[p]) left -= sums[p++];
+                int64_t end = (p + 1) * SUMMED < size ? (p + 1) * SUMMED : size;
+                token = -1; /* rounding may leave a rest after the last token that is possible at all */
+                for (int64_t j = p * SUMMED; j < end; j++) {
+                    if (likely[j] == 0) continue;
+                    token = j;
+                    if (left < likely[j]) break;
+                    left -= likely[j];
                 }
             }
+            tokens[i] = token < 0 ? 0 : token;
+            float normaliser = most + logf(total);
+#pragma omp simd
+            for (int64_t j = 0; j < size; j++) row[j] -= normaliser;
         }
         free(room);
     }

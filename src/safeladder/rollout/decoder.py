@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from safeladder.models import kernels
+from safeladder.models.packed import Block, Blocks, pack
 from safeladder.types import SafeladderError
 
 MlpEdit = Callable[[int, Tensor], Tensor]
@@ -102,6 +103,16 @@ class Decoder:
         self.embeddings = copy("embed_tokens.weight")
         self.norm = copy("norm.weight")
         self.head = self.embeddings if tied else copy("lm_head.weight")
+        self._blocks, self._head = self._packed(), pack(self.head)
+
+    def _packed(self) -> Blocks | None:
+        blocks = []
+        for layer in self.layers:
+            qkv, output, gate_up, down = (pack(w) for w in (layer.qkv, layer.output, layer.gate_up, layer.down))
+            if qkv is None or output is None or gate_up is None or down is None:
+                return None
+            blocks.append(Block(layer.attention_norm, qkv, layer.qkv_bias, output, layer.mlp_norm, gate_up, down))
+        return Blocks(blocks, self.norm, self.eps)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache."""
@@ -129,6 +140,13 @@ class Decoder:
         """
         rows, size, _ = x.shape
         end = cache.length + size
+        if size == 1 and edit is None and self._blocks is not None:
+            seen = None if mask is None else mask[:, 0, 0]
+            store = (cache.keys, cache.values, cache.length, seen)
+            stepped = self._blocks.step(x[:, 0].contiguous(), cos[:, 0], sin[:, 0], *store)
+            if stepped is not None:
+                cache.length = end
+                return stepped.unsqueeze(1)
         for i, layer in enumerate(self.layers):
             y = kernels.rms_norm(x, layer.attention_norm, self.eps)
             qkv = F.linear(y, layer.qkv, layer.qkv_bias)
@@ -145,6 +163,12 @@ class Decoder:
             x = x + (update if edit is None else edit(i, update))
         cache.length = end
         return kernels.rms_norm(x, self.norm, self.eps)
+
+    def logits(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """float32 [N, V] of normalised hidden states [N, H], plus `bias` [V]."""
+        if self._head is not None:
+            return self._head.project(hidden.contiguous(), bias)
+        return F.linear(hidden, self.head).float() + bias
 
     def _attend(self, i: int, qkv: Tensor, cos: Tensor, sin: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
         """Attention [B, S, heads·D] of layer i; keys and values join the cache."""

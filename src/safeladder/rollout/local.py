@@ -164,15 +164,15 @@ class LocalEngine:
         ended = torch.zeros(total, dtype=torch.bool)  # by the end token or a stop sequence
         stopped = torch.zeros(total, dtype=torch.bool)
         rows = torch.arange(total, device=device)  # which output row each batch row writes to
-        running = torch.ones(total, dtype=torch.bool, device=device)
+        running, left = torch.ones(total, dtype=torch.bool, device=device), total
         visible = torch.zeros(total, width + budget, dtype=torch.bool, device=device)
         visible[:, :width] = torch.arange(width, device=device) < lengths.unsqueeze(1)
         cos, sin = self._rotary_table(int(next_position.max()) + budget)
 
         for step in range(budget):
             tokens, logp = draw(logits, noise[:, step], heat, params.top_p)
-            ids[rows, step] = tokens
-            logprobs[rows, step] = logp.gather(1, tokens.unsqueeze(1)).squeeze(1)
+            ids[:, step].index_copy_(0, rows, tokens)
+            logprobs[:, step].index_copy_(0, rows, logp.gather(1, tokens.unsqueeze(1)).squeeze(1))
             if params.top_logprobs:
                 top_logprobs[rows, step], top_ids[rows, step] = logp.topk(params.top_logprobs)
             done = tokens == self.policy.eos_token_id
@@ -186,9 +186,10 @@ class LocalEngine:
                 counts[finished] = step + 1
                 ended[finished] = True
                 running = running & ~done
-            if step == budget - 1 or not running.any():
+                left = int(running.sum())
+            if step == budget - 1 or not left:
                 break
-            if int(running.sum()) <= _COMPACT_BELOW * len(running):
+            if left <= _COMPACT_BELOW * len(running):
                 keep = running.nonzero().squeeze(1)
                 cache.select(keep)
                 rows, tokens, running = rows[keep], tokens[keep], running[keep]
@@ -272,7 +273,7 @@ class LocalEngine:
         return cos[0], sin[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return torch.nn.functional.linear(hidden, self.decoder.head).float() + self.policy.logit_bias
+        return self.decoder.logits(hidden, self.policy.logit_bias)
 
     def _closing(self, stop: tuple[str, ...]) -> Tensor:
         """bool [vocabulary]: tokens that can complete a stop sequence, so that few rows need decoding."""

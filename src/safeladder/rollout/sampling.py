@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from safeladder.models import kernels
 from safeladder.types import GenerationRequest
 
 _COLDEST = 1e-6
@@ -26,7 +27,7 @@ def draw(
     """One token a row by inverse-CDF sampling: one uniform number a token instead of one a vocabulary entry.
 
     Args:
-        logits: [B, V].
+        logits: [B, V]; what is returned may lie in their place.
         uniform: [B] in [0, 1).
         temperature: of all rows or of each; 0 takes the likeliest token.
         top_p: of all rows or of each, in (0, 1]; below 1 only the nucleus is sampled from (arXiv 1904.09751).
@@ -40,8 +41,14 @@ def draw(
     if any(t not in (0, 1) for t in temperatures):
         scale = logits.new_tensor([max(t, _COLDEST) if t else 1.0 for t in temperatures])
         logits = logits / scale.unsqueeze(1)
-    logp = torch.log_softmax(logits, dim=-1)
     greedy = [t == 0 for t in temperatures]
+    if all(p == 1 for p in nuclei):
+        if any(greedy):
+            uniform = uniform.masked_fill(torch.tensor(greedy, device=uniform.device), -1.0)
+        drawn = kernels.draw(logits, uniform.contiguous())
+        if drawn is not None:
+            return drawn
+    logp = torch.log_softmax(logits, dim=-1)
     if all(greedy):
         return logp.argmax(dim=-1), logp
     probabilities = logp.exp()
