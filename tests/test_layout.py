@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # Imports go from a later line to an earlier one, never back; within a line only as the pairs below.
 ORDER = (
-    ("types", "arguments", "atomic"),
+    ("types", "arguments", "atomic", "kernels"),
     ("algorithms", "config", "recipe_file"),
     ("data", "world", "models", "search"),
     ("rollout", "verifiers"),
@@ -28,6 +28,7 @@ ORDER = (
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 NEIGHBOURS = {
+    ("kernels", "atomic"): "a compiled library is written like any other file",
     ("config", "recipe_file"): "the recipe is read from a file",
     ("__main__", "cli"): "another name for the command",
     ("verifiers", "rollout"): "a generative judge answers through the in-process engine",

@@ -45,7 +45,7 @@ class Diagnosis:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """Sizes in bytes. `gpus`: name and memory of each GPU that torch sees; None where torch is missing. `kernels`:
-    whether `models/kernels.c` is compiled, or why not.
+    whether `kernels.c` is compiled, or why not.
     """
 
     cores: int
@@ -89,7 +89,7 @@ def look() -> Machine:
 
 def _kernels() -> str:
     try:
-        from safeladder.models import kernels
+        from safeladder import kernels
     except ImportError:
         return "torch is not installed"
     return kernels.status()

@@ -5,6 +5,7 @@ import torch
 
 from safeladder.models import families
 from safeladder.models.families import family_of, forbidden_token_ids, tokenizer_of
+from safeladder.models.policy import Policy
 from safeladder.types import SafeladderError
 
 from .conftest import FAMILY_NAMES, ask, encode, picture
@@ -111,3 +112,21 @@ def test_indices_kept_while_sampling_serve_training_too(build):
     trained = family.visual_features(model, encoded.pixel_values, encoded.image_grid_thw)
     assert torch.equal(sampled, trained)
     trained.sum().backward()
+
+
+def test_patches_are_projected_as_the_convolution_does(build):
+    model, processor = build("qwen2_5_vl")
+    plain = model.visual.patch_embed.proj if hasattr(model, "visual") else model.model.visual.patch_embed.proj
+    names = list(model.state_dict())
+    before = [type(plain), plain.weight.clone()]
+    pixels = torch.randn(5, *plain.weight.shape[1:], generator=torch.Generator().manual_seed(0))
+    expected = plain(pixels)
+    (expected_gradient,) = torch.autograd.grad(expected.square().sum(), plain.weight)
+    policy = Policy(model, processor, family_of("qwen2_5_vl"))
+    assert before[0] is torch.nn.Conv3d and type(plain) is not torch.nn.Conv3d
+    found = plain(pixels)
+    (gradient,) = torch.autograd.grad(found.square().sum(), plain.weight)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-4, rtol=1e-4)
+    assert plain(torch.cat((pixels, pixels), dim=2)).shape[2] == 2, "two patches in a row are still convolved"
+    assert list(policy.model.state_dict()) == names

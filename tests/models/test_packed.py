@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rollout.tiny_policies import policy
-from safeladder.models import kernels, packed
+from safeladder import kernels
+from safeladder.models import packed
 from safeladder.rollout.local import LocalEngine
 
 pytestmark = pytest.mark.skipif(kernels.status() != "compiled", reason=f"no compiled passes: {kernels.status()}")

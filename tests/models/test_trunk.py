@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.conftest import FAMILY_NAMES, ask, picture
-from safeladder.models import kernels, trunk
+from safeladder import kernels
+from safeladder.models import trunk
 from safeladder.models.families import family_of
 from safeladder.models.lora import add_lora
 from safeladder.models.policy import Policy
@@ -113,7 +114,8 @@ def test_a_frozen_part_gets_no_gradient(policies):
     assert any("layers.0.mlp.gate_proj" in name for name in gradients)
 
 
-def test_gradients_against_finite_differences():
+@pytest.mark.parametrize("wanted", [None, [0, 3, 4, 10]], ids=["all", "some"])
+def test_gradients_against_finite_differences(wanted):
     """In float64, where finite differences are exact enough to see a wrong factor."""
     generator = torch.Generator().manual_seed(1)
 
@@ -125,8 +127,9 @@ def test_gradients_against_finite_differences():
     angles = torch.linspace(0, 3, 11 * 2, dtype=torch.float64).view(11, 2)
     turn = torch.polar(torch.ones_like(angles), angles)
     tensors = (random(8), random(16, 8), random(16), random(8, 8), random(8), random(12, 8), random(8, 6))
+    some = None if wanted is None else torch.tensor(wanted)
     assert torch.autograd.gradcheck(
-        lambda x, *weights: trunk._Layer.apply(x, turn, layout, shape, *weights),
+        lambda x, *weights: trunk._Layer.apply(x, turn, layout, shape, some, *weights),
         (random(11, 8), *tensors),
         nondet_tol=1e-12,
     )

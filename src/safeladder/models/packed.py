@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from safeladder.models import kernels
+from safeladder import kernels
 
 _PANEL = 16
 _LARGEST = 1 << 22

@@ -78,6 +78,15 @@ class TokenOutputs:
     """Vision features [n, hidden] of this batch, for the grounding probe; None for text."""
 
 
+class _PatchProjection(nn.Conv3d):
+    """A convolution over single patches (Qwen2.5-VL's) as the matrix product that it is, three times as fast."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[2:] != self.kernel_size or self.groups > 1:
+            return super().forward(input)
+        return nn.functional.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
+
+
 class Policy(nn.Module):
     """A policy ready to train and to sample from."""
 
@@ -86,6 +95,9 @@ class Policy(nn.Module):
 
     def __init__(self, model: Any, processor: Any, family: Family, *, system_prompt: str | None = None) -> None:
         super().__init__()
+        for module in model.modules():
+            if type(module) is nn.Conv3d and module.kernel_size == module.stride and module.padding == (0, 0, 0):
+                module.__class__ = _PatchProjection
         self.model = model
         self.processor = processor
         self.family = family
@@ -197,8 +209,9 @@ class Policy(nn.Module):
             embeddings, features = self.embed(batch.input_ids, batch.prompts)
             place = batch.position_ids if self.family.rope_dimensions == 3 else batch.position_ids[0]
             if fused:
-                states = trunk.forward(text, embeddings, place, batch.layout)
-                chosen = states[batch.layout.packed[batch.predict]]
+                # A shared prompt's last token predicts the first one of all its responses.
+                wanted, where = batch.layout.packed[batch.predict].unique(return_inverse=True)
+                chosen = trunk.forward(text, embeddings, place, batch.layout, wanted)[where]
             else:
                 states = self._module_states(text, embeddings, place, batch.layout)
                 chosen = states.reshape(-1, states.shape[-1])[batch.predict]

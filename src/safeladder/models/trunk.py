@@ -6,6 +6,7 @@ pass after the other, each with its own autograd node, over tokens half of which
 - padding is dropped: all tokens of a batch stand in one [N, hidden] matrix, and only attention sees rows;
 - a prompt shared by several responses runs once, and each response attends to the prompt and itself, so no product is
   computed to be masked;
+- the last block computes keys and values of all tokens, and the rest of those that predict something;
 - a block is one autograd function with a hand-written backward pass: query, key and value are one product, gate and up
   another, a norm's weight is folded into the product that follows it, and rotary positions are one complex product;
 - log-probabilities come from one softmax, which its backward pass reuses;
@@ -25,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from safeladder.models import kernels
+from safeladder import kernels
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -167,14 +168,15 @@ def _block(spans: Tensor) -> _Block:
     return _Block(queries=queries, keys=torch.cat((context, queries), dim=1), real=real, bias=bias.unsqueeze(1))
 
 
-def forward(text: Any, embeddings: Tensor, position_ids: Tensor, layout: Layout) -> Tensor:
-    """Hidden states [N, hidden] of a batch's tokens before the last norm.
+def forward(text: Any, embeddings: Tensor, position_ids: Tensor, layout: Layout, wanted: Tensor) -> Tensor:
+    """Hidden states [W, hidden] of some of a batch's tokens before the last norm.
 
     Args:
         text: the text model, for which `supports` holds.
         embeddings: [B, S, hidden], padding included.
         position_ids: [B, S], or [3, B, S] for multimodal rotary positions.
         layout: where the tokens stand.
+        wanted: [W] which of its tokens, each at most once: in the last block the others are only attended to.
     """
     config = text.config
     dimension = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -188,7 +190,7 @@ def forward(text: Any, embeddings: Tensor, position_ids: Tensor, layout: Layout)
         eps=config.rms_norm_eps,
     )
     x = embeddings.reshape(-1, embeddings.shape[-1])[layout.tokens]
-    for layer in text.layers:
+    for number, layer in enumerate(text.layers, start=1):
         attention, mlp = layer.self_attn, layer.mlp
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         biases = None if projections[0].bias is None else torch.cat([p.bias for p in projections])
@@ -197,6 +199,7 @@ def forward(text: Any, embeddings: Tensor, position_ids: Tensor, layout: Layout)
             turn,
             layout,
             shape,
+            wanted if number == len(text.layers) else None,
             layer.input_layernorm.weight,
             torch.cat([p.weight for p in projections]),
             biases,
@@ -276,10 +279,10 @@ def _attend_backward(
 
 
 class _Layer(torch.autograd.Function):
-    """One block: x + attention(norm(x)), then x + mlp(norm(x)). x [N, hidden]."""
+    """One block: x + attention(norm(x)), then x + mlp(norm(x)). x [N, hidden]; the output has the `wanted` rows."""
 
     @staticmethod
-    def forward(ctx, x, turn, layout, shape, norm1, qkv, qkv_bias, output, norm2, gate_up, down):
+    def forward(ctx, x, turn, layout, shape, wanted, norm1, qkv, qkv_bias, output, norm2, gate_up, down):
         rotated = (shape.heads + shape.kv_heads) * shape.dimension
         order = _interleaved(shape.heads + shape.kv_heads, shape.dimension)
 
@@ -296,14 +299,15 @@ class _Layer(torch.autograd.Function):
         kernels.rotate_(mixed, turn, shape.heads + shape.kv_heads)
         attended, saved = _attend(mixed, layout, shape)
 
-        middle = torch.addmm(x, attended, output.T)
+        here, seen = (x, attended) if wanted is None else (x[wanted], attended[wanted])
+        middle = torch.addmm(here, seen, output.T)
         unit2, scale2 = kernels.unit(middle, shape.eps)
         folded2 = gate_up * norm2
         both = unit2 @ folded2.T
         hidden = kernels.swiglu(both)
         ctx.save_for_backward(
             turn, norm1, qkv, qkv_bias, output, norm2, gate_up, down, folded1, folded2, unit1, scale1, mixed, attended,
-            unit2, scale2, both, hidden, order, *saved,
+            unit2, scale2, both, hidden, order, wanted, *saved,
         )  # fmt: skip
         ctx.layout, ctx.shape = layout, shape
         return torch.addmm(middle, hidden, down.T)
@@ -313,7 +317,7 @@ class _Layer(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         (
             turn, norm1, qkv, qkv_bias, output, norm2, gate_up, down, folded1, folded2, unit1, scale1, mixed, attended,
-            unit2, scale2, both, hidden, order, *saved,
+            unit2, scale2, both, hidden, order, wanted, *saved,
         ) = ctx.saved_tensors  # fmt: skip
         shape = ctx.shape
         rotated = len(order)
@@ -323,8 +327,12 @@ class _Layer(torch.autograd.Function):
         d_gate_up, d_norm2 = _folded(d_both.T @ unit2, gate_up, norm2)
         d_middle = kernels.unit_backward(d_both @ folded2, unit2, scale2, gradient)
 
-        d_output = d_middle.T @ attended
-        d_mixed = _attend_backward(d_middle @ output, mixed, attended, saved, ctx.layout, shape)
+        d_attended = d_middle @ output
+        d_output = d_middle.T @ (attended if wanted is None else attended[wanted])
+        if wanted is not None:
+            d_attended = torch.zeros_like(attended).index_copy_(0, wanted, d_attended)
+            d_middle = torch.zeros_like(unit1).index_copy_(0, wanted, d_middle)
+        d_mixed = _attend_backward(d_attended, mixed, attended, saved, ctx.layout, shape)
         kernels.rotate_(d_mixed, turn, shape.heads + shape.kv_heads, back=True)
 
         d_folded = d_mixed.T @ unit1
@@ -339,7 +347,7 @@ class _Layer(torch.autograd.Function):
             d_bias[order] = summed[:rotated]
             d_bias[rotated:] = summed[rotated:]
         d_x = kernels.unit_backward(d_mixed @ folded1, unit1, scale1, d_middle)
-        return d_x, None, None, None, d_norm1, d_qkv, d_bias, d_output, d_norm2, d_gate_up, d_down
+        return d_x, None, None, None, None, d_norm1, d_qkv, d_bias, d_output, d_norm2, d_gate_up, d_down
 
 
 def _interleaved(heads: int, dimension: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from safeladder.models import kernels
+from safeladder import kernels
 from safeladder.models.packed import Block, Blocks, pack
 from safeladder.types import SafeladderError
 

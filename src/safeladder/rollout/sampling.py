@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safeladder.models import kernels
+from safeladder import kernels
 from safeladder.types import GenerationRequest
 
 _COLDEST = 1e-6

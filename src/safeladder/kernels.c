@@ -348,24 +348,30 @@ int attend_backward(int64_t rows, const span *spans, int64_t heads, int64_t kv_h
     }
 PRODUCT(1) PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6)
 
-static void product(int64_t m, int64_t n, int64_t depth, const float *a, int64_t ld_a, const float *packed,
+/* A panel's columns of the product. */
+static void columns(int64_t m, int64_t depth, int64_t width, const float *a, int64_t ld_a, const float *panel,
                     const float *start, int64_t ld_start, float *c, int64_t ld_c) {
-    for (int64_t j = 0; j < n; j += PANEL) {
-        const float *panel = packed + j * depth, *from = start ? start + j : NULL;
-        int64_t width = n - j < PANEL ? n - j : PANEL;
-        for (int64_t i = 0; i < m; i += TILE) {
-            const float *rows = a + i * ld_a, *begin = from ? from + i * ld_start : NULL;
-            float *out = c + i * ld_c + j;
-            switch (m - i) {
-            case 1: product1(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
-            case 2: product2(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
-            case 3: product3(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
-            case 4: product4(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
-            case 5: product5(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c); break;
-            default: product6(depth, width, rows, ld_a, panel, begin, ld_start, out, ld_c);
-            }
+    for (int64_t i = 0; i < m; i += TILE) {
+        const float *rows = a + i * ld_a, *from = start ? start + i * ld_start : NULL;
+        float *out = c + i * ld_c;
+        switch (m - i) {
+        case 1: product1(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
+        case 2: product2(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
+        case 3: product3(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
+        case 4: product4(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
+        case 5: product5(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
+        default: product6(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c);
         }
     }
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static void product(int64_t m, int64_t n, int64_t depth, const float *a, int64_t ld_a, const float *packed,
+                    const float *start, int64_t ld_start, float *c, int64_t ld_c) {
+    for (int64_t j = 0; j < n; j += PANEL)
+        columns(m, depth, least(n - j, PANEL), a, ld_a, packed + j * depth, start ? start + j : NULL, ld_start, c + j,
+                ld_c);
 }
 
 /* A weight [n][depth] as the b of products x·weightᵀ. */
@@ -382,7 +388,7 @@ void project(int64_t m, int64_t n, int64_t depth, const float *x, const float *p
     int64_t share = m ? (m + threads - 1) / threads : 1;
     PARALLEL(threads)
     for (int64_t i = 0; i < m; i += share)
-        product(m - i < share ? m - i : share, n, depth, x + i * depth, depth, packed, bias, 0, out + i * n, n);
+        product(least(m - i, share), n, depth, x + i * depth, depth, packed, bias, 0, out + i * n, n);
 }
 
 typedef struct {
@@ -466,7 +472,7 @@ int step(int64_t rows, const cached *shape, int64_t hidden, int64_t inter, int64
          int64_t ld_visible, float *x, int threads) {
     int64_t size = shape->size, inner = shape->heads * size, wide = inner + 2 * shape->kv_heads * size, failed = 0;
     int64_t share = rows ? (rows + threads - 1) / threads : 1;
-    share = share < TOGETHER ? share : TOGETHER;
+    share = least(share, TOGETHER);
 #pragma omp parallel num_threads(threads)
     {
         size_t wanted = share * (hidden + wide + inner + 3 * inter) + shape->place + 1 + size;
@@ -480,7 +486,7 @@ int step(int64_t rows, const cached *shape, int64_t hidden, int64_t inter, int64
 #pragma omp for schedule(dynamic)
         for (int64_t first = 0; first < rows; first += share) {
             if (!room) continue;
-            int64_t m = rows - first < share ? rows - first : share;
+            int64_t m = least(rows - first, share);
             float *h = x + first * hidden;
             for (const block *b = blocks; b < blocks + depth; b++) {
                 unit(m, hidden, eps, h, b->norm1, y, NULL, 1);
@@ -526,7 +532,7 @@ int draw(int64_t rows, int64_t size, const float *uniform, float *logits, int64_
 #pragma omp simd reduction(max : most)
             for (int64_t j = 0; j < size; j++) most = row[j] > most ? row[j] : most;
             for (int64_t p = 0; p < parts; p++) {
-                int64_t end = (p + 1) * SUMMED < size ? (p + 1) * SUMMED : size;
+                int64_t end = least((p + 1) * SUMMED, size);
                 float sum = 0;
 #pragma omp simd reduction(+ : sum)
                 for (int64_t j = p * SUMMED; j < end; j++) sum += likely[j] = exp_(row[j] - most);
@@ -540,7 +546,7 @@ int draw(int64_t rows, int64_t size, const float *uniform, float *logits, int64_
                 int64_t p = 0, last = parts - 1;
                 while (last > 0 && sums[last] == 0) last--;
                 while (p < last && left >= sums[p]) left -= sums[p++];
-                int64_t end = (p + 1) * SUMMED < size ? (p + 1) * SUMMED : size;
+                int64_t end = least((p + 1) * SUMMED, size);
                 token = -1; /* rounding may leave a rest after the last token that is possible at all */
                 for (int64_t j = p * SUMMED; j < end; j++) {
                     if (likely[j] == 0) continue;
@@ -553,6 +559,63 @@ int draw(int64_t rows, int64_t size, const float *uniform, float *logits, int64_
             float normaliser = most + logf(total);
 #pragma omp simd
             for (int64_t j = 0; j < size; j++) row[j] -= normaliser;
+        }
+        free(room);
+    }
+    return (int)failed;
+}
+
+/* c = a·b of symmetric matrices [m][m] that commute, so that c is symmetric too: half of it is computed. */
+static void symmetric(int64_t m, const float *a, const float *b, float *c, float *panel) {
+    for (int64_t j = 0; j < m; j += PANEL) {
+        int64_t width = least(m - j, PANEL);
+        if (width < PANEL) memset(panel, 0, m * PANEL * sizeof(float));
+        for (int64_t k = 0; k < m; k++)
+            if (width == PANEL)
+                memcpy(panel + k * PANEL, b + k * m + j, PANEL * sizeof(float));
+            else
+                memcpy(panel + k * PANEL, b + k * m + j, width * sizeof(float));
+        columns(least(j + PANEL, m), m, width, a, m, panel, NULL, 0, c + j, m);
+        for (int64_t k = 0; k < width; k++)
+            for (int64_t i = 0; i < j; i++) c[(j + k) * m + i] = c[i * m + j + k];
+    }
+}
+
+/* The product of the polynomials p = a + b·gram + c·gram² of all steps, where gram <- p·gram·p; gram [count][m][m] is
+ * lost.
+ */
+int newton_schulz(int64_t count, int64_t m, int64_t steps, float a, float b, float c, float *grams, float *totals,
+                  int threads) {
+    int64_t size = m * m, failed = 0;
+#pragma omp parallel num_threads(threads)
+    {
+        float *room = malloc((size_t)(3 * size + m * PANEL) * sizeof(float));
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t number = 0; number < count; number++) {
+            if (!room) continue;
+            float *gram = grams + number * size, *panel = room, *polynomial = room + m * PANEL;
+            float *other = polynomial + size, *total = other + size;
+            for (int64_t step = 0; step < steps; step++) {
+                for (int64_t i = 0; i < size; i++) other[i] = c * gram[i];
+                for (int64_t i = 0; i < m; i++) other[i * m + i] += b;
+                float *here = step ? polynomial : total;
+                symmetric(m, gram, other, here, panel);
+                for (int64_t i = 0; i < m; i++) here[i * m + i] += a;
+                if (step < steps - 1) {
+                    symmetric(m, here, gram, other, panel);
+                    symmetric(m, here, other, gram, panel);
+                }
+                if (step) {
+                    symmetric(m, here, total, other, panel);
+                    float *before = total;
+                    total = other, other = before;
+                }
+            }
+            memcpy(totals + number * size, total, size * sizeof(float));
         }
         free(room);
     }

@@ -1,9 +1,10 @@
-"""The passes between the matrix products on a CPU, compiled from `kernels.c` where there is a C compiler.
+"""What a small model on a CPU does beside its large matrix products, compiled from `kernels.c` where there is a C
+compiler: the passes between the products, products of few rows or of symmetric matrices, and drawing a token.
 
-On small models these thin passes (norms, rotation, attention over short rows, SwiGLU, log-softmax) take as long as the
+On small models the thin passes (norms, rotation, attention over short rows, SwiGLU, log-softmax) take as long as the
 products, because torch runs each as several operations over memory. Compiled, each is one. Where there is no compiler,
-for other types than float32 and on other devices the same functions run as torch operations; both are held to the
-same values by tests.
+for other types than float32 and on other devices torch operations do the same; both are held to the same values by
+tests.
 
 The library is compiled once a machine (about two seconds) into the user's cache, `$XDG_CACHE_HOME/safeladder` or
 `~/.cache/safeladder`. `SAFELADDER_KERNELS=off` does without, `CC` names the compiler.
@@ -95,6 +96,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.pack.argtypes = [*[_SIZE] * 2, *[_POINTER] * 2, _COUNT]
     library.project.argtypes = [*[_SIZE] * 3, *[_POINTER] * 4, _COUNT]
     library.step.argtypes = [_SIZE, _POINTER, *[_SIZE] * 3, _REAL, *[_POINTER] * 5, _SIZE, _POINTER, _COUNT]
+    library.newton_schulz.argtypes = [*[_SIZE] * 3, *[_REAL] * 3, *[_POINTER] * 2, _COUNT]
     library.draw.argtypes = [*[_SIZE] * 2, *[_POINTER] * 3, _COUNT]
     return library
 
@@ -316,3 +318,19 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor] | None:
     if library.draw(*logits.shape, *pointers, threads(logits.numel())):
         raise MemoryError
     return tokens, logits
+
+
+def newton_schulz(grams: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor | None:
+    """The product [N, m, m] of the polynomials P = a I + b G + c G² of all steps, where G <- P G P.
+
+    All of these are symmetric and commute: half of every product is computed. `grams` [N, m, m] is lost. None, with
+    nothing done, where nothing is compiled.
+    """
+    library = compiled_for(grams)
+    if library is None:
+        return None
+    out = torch.empty_like(grams)
+    pointers = (grams.data_ptr(), out.data_ptr())
+    if library.newton_schulz(*grams.shape[:2], steps, *coefficients, *pointers, threads(grams.numel())):
+        raise MemoryError
+    return out

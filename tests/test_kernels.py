@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from safeladder.models import kernels
+from safeladder import kernels
 from safeladder.models.trunk import Layout
 
 compiled = pytest.mark.skipif(kernels.status() != "compiled", reason=f"no compiled passes: {kernels.status()}")
