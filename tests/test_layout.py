@@ -51,10 +51,11 @@ OPTIONAL = {
 PLUGINS = (
     "evaluation/_registry.py",
     "evaluation/endpoint.py",
+    "evaluation/inspect_log.py",
     "evaluation/provider.py",
     "evaluation/scorers.py",
 )
-"""Nothing but extensions of inspect_ai's classes: imported late, they import it at the top."""
+"""Nothing but uses of inspect_ai's classes: imported late, they import it at the top."""
 NO_TORCH = {"types", "arguments", "atomic", "config", "recipe_file", "cli", "doctor"}
 LONG_FILES: dict[str, str] = {
     "serving/api.py": "the JSON of the server, declarations only, in one place as a client needs it",

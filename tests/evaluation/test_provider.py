@@ -41,7 +41,7 @@ from safeladder.types import Response, Rollout, SafeladderError, Sample, Score
 
 
 def api(engine: FakeEngine, name: str = "test") -> SafeladderAPI:
-    return attach(name, Attachment(engine=engine, samples={}, format=ResponseFormat(), batch_size=8))
+    return attach(name, Attachment(engine=engine, format=ResponseFormat(), batch_size=8))
 
 
 def model(engine: FakeEngine, name: str = "test") -> Model:

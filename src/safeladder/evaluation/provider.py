@@ -39,12 +39,11 @@ from PIL import Image
 
 from safeladder.evaluation.batching import Batcher
 from safeladder.models.identity import checkpoint_hash
-from safeladder.rollout.collect import Format, collect
+from safeladder.rollout.collect import collect
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.search.trace import split_turns
 from safeladder.types import (
     Engine,
-    Environment,
     Message,
     Part,
     Response,
@@ -57,8 +56,6 @@ from safeladder.types import (
 
 FRAMES = "data:video/jpeg;base64"
 """How a video's frames travel (vLLM's form): after this a comma, then the frames' base64 with commas between."""
-SAMPLE_KEY = "safeladder_sample"
-"""Message metadata: the id under which the sample itself was handed over."""
 
 _REFUSED_SETTINGS = (
     "top_p",
@@ -89,33 +86,25 @@ class _Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """A running engine for a provider to use, and the samples that messages may stand for.
+    """A running engine for a provider to use.
 
-    A message whose metadata names a sample (`SAMPLE_KEY`) is that sample: its images are never encoded or
-    logged. With an environment a reply is what up to `max_turns` turns came to, read by `trace_format`. `forget` is
-    called after every batch of conversations: it drops what the engine remembers of their prompts.
+    `forget` is called after every batch of conversations: it drops what the engine remembers of their prompts.
     """
 
     engine: Engine
-    samples: Mapping[str, Sample]
     format: ResponseFormat
     batch_size: int
-    environment: Environment | None = None
-    max_turns: int = 1
-    trace_format: Format | None = None
     forget: Callable[[], None] | None = None
 
 
 class SafeladderAPI(ModelAPI):
-    """Replies of one of our engines. `rollouts` holds what it did on handed-over samples, by sample id.
+    """Replies of one of our engines.
 
     Without a temperature decoding is greedy; without max_tokens a reply may take 2048 tokens.
     """
 
     def __init__(self, model_name: str, attachment: Attachment) -> None:
         super().__init__(model_name)
-        self.rollouts: dict[str, Rollout] = {}
-        self.failures: list[Exception] = []
         self._attachment = attachment
         self._seen: dict[str, int] = {}
         self._batcher = Batcher[_Request, list[Rollout]](self._work, size=attachment.batch_size)
@@ -149,7 +138,6 @@ class SafeladderAPI(ModelAPI):
         engine = LocalEngine.load(path, device=device, dtype=dtype)
         attachment = Attachment(
             engine=engine,
-            samples={},
             format=ResponseFormat(open_tag=open_tag, close_tag=close_tag),
             batch_size=int(batch_size),
             forget=engine.forget,
@@ -175,15 +163,13 @@ class SafeladderAPI(ModelAPI):
             n=config.num_choices or 1,
             stop=tuple(config.stop_seqs or ()),
         )
-        request = _Request(self._sample(input), params, config.seed or 0)
-        try:
-            rollouts = await self._batcher(request)
-        except Exception as error:
-            self.failures.append(error)
-            raise
-        if request.sample.id in self._attachment.samples:
-            self.rollouts[request.sample.id] = rollouts[0]
-        return self._output(rollouts, logprobs=bool(config.logprobs))
+        sample = Sample(id=self._new_id(input), messages=tuple(map(self._message, input)), label="inspect")
+        rollouts = await self._batcher(_Request(sample, params, config.seed or 0))
+        output = model_output(rollouts, self.model_name, self._attachment.format)
+        if config.logprobs:
+            for choice, rollout in zip(output.choices, rollouts, strict=True):
+                choice.logprobs = self._logprobs(rollout)
+        return output
 
     def max_connections(self) -> int:
         """Two batches: one in the engine, one on its way."""
@@ -208,35 +194,18 @@ class SafeladderAPI(ModelAPI):
             alike.setdefault((request.params, request.seed), []).append(i)
         for (params, seed), where in alike.items():
             samples = [requests[i].sample for i in where]
-            found = collect(
-                ours.engine,
-                samples,
-                params,
-                ours.trace_format or ours.format,
-                seed=seed,
-                environment=ours.environment,
-                max_turns=ours.max_turns,
-            )
-            replies.update(zip(where, found, strict=True))
+            replies.update(zip(where, collect(ours.engine, samples, params, ours.format, seed=seed), strict=True))
         if ours.forget is not None:
             ours.forget()
         return [replies[i] for i in range(len(requests))]
 
     def _too_long(self, request: _Request) -> str:
-        """One long conversation must not fail the batch it is in; samples handed over were checked by their owner."""
+        """One long conversation must not fail the batch it is in."""
         engine = self._attachment.engine
-        if request.sample.id in self._attachment.samples:
-            return ""
         prompt, room = len(engine.prompt_ids(request.sample)), request.params.max_new_tokens
         if prompt + room <= engine.context_length:
             return ""
         return f"the prompt's {prompt} tokens and {room} for the reply exceed the context of {engine.context_length}"
-
-    def _sample(self, messages: Sequence[ChatMessage]) -> Sample:
-        handed_over = (messages[-1].metadata or {}).get(SAMPLE_KEY) if messages else None
-        if handed_over is not None and len(messages) == 1:
-            return self._attachment.samples[handed_over]
-        return Sample(id=self._new_id(messages), messages=tuple(map(self._message, messages)), label="inspect")
 
     def _new_id(self, messages: Sequence[ChatMessage]) -> str:
         """Content and how often it was asked: engines draw their randomness, and remember prompts, by sample
@@ -258,47 +227,56 @@ class SafeladderAPI(ModelAPI):
             return Message(role="assistant", parts=(Part(text=self._attachment.format.render(reply)),))
         return Message(role=message.role, parts=tuple(map(_part, _contents(message))))
 
-    def _output(self, rollouts: Sequence[Rollout], *, logprobs: bool) -> ModelOutput:
-        asked, said = len(rollouts[0].prompt_ids), sum(r.length for r in rollouts)
-        errors = [r for r in rollouts if r.stop_reason is StopReason.ERROR]
-        return ModelOutput(
-            model=self.model_name,
-            choices=[
-                ChatCompletionChoice(
-                    message=ChatMessageAssistant(content=self._reply(r), model=self.model_name, source="generate"),
-                    stop_reason=_STOP[r.stop_reason],
-                    logprobs=self._logprobs(r) if logprobs else None,
-                )
-                for r in rollouts
-            ],
-            usage=ModelUsage(input_tokens=asked, output_tokens=said, total_tokens=asked + said),
-            error="the engine failed on this request" if errors else None,
-            metadata={
-                "well_formed": [r.response is not None for r in rollouts],
-                "logprob": [sum(r.logprobs) for r in rollouts],
-            },
-        )
-
     def _logprobs(self, rollout: Rollout) -> Logprobs:
         tokens = [self._attachment.engine.decode([token]) for token in rollout.token_ids]
         return Logprobs(content=[Logprob(token=t, logprob=x) for t, x in zip(tokens, rollout.logprobs, strict=True)])
 
-    def _reply(self, rollout: Rollout) -> list[Content]:
-        if self._attachment.environment is not None:
-            answer = rollout.response.answer if rollout.response else ""
-            return [ContentReasoning(reasoning=_transcript(rollout)), ContentText(text=answer)]
-        if rollout.response is not None:
-            parts: list[Content] = [ContentText(text=rollout.response.answer)]
-            if rollout.response.reasoning is not None:
-                parts.insert(0, ContentReasoning(reasoning=rollout.response.reasoning))
-            return parts
-        if self._attachment.format.open_tag in rollout.text or rollout.stop_reason in (
-            StopReason.LENGTH,
-            StopReason.ERROR,
-        ):
-            # An unfinished thought is not an answer: scorers that read the completion must find none.
-            return [ContentReasoning(reasoning=rollout.text), ContentText(text="")]
-        return [ContentText(text=rollout.text)]
+
+def model_output(
+    rollouts: Sequence[Rollout], model: str, format: ResponseFormat, *, turns: bool = False
+) -> ModelOutput:
+    """Rollouts of one prompt as what `model` said, a choice each.
+
+    Args:
+        format: of a reply of one turn.
+        turns: whether the rollouts took several; then their transcript is the reasoning.
+    """
+    asked, said = len(rollouts[0].prompt_ids), sum(r.length for r in rollouts)
+    return ModelOutput(
+        model=model,
+        choices=[
+            ChatCompletionChoice(
+                message=ChatMessageAssistant(
+                    content=_searched(r) if turns else _reply(r, format), model=model, source="generate"
+                ),
+                stop_reason=_STOP[r.stop_reason],
+            )
+            for r in rollouts
+        ],
+        usage=ModelUsage(input_tokens=asked, output_tokens=said, total_tokens=asked + said),
+        error="the engine failed on this request" if any(r.stop_reason is StopReason.ERROR for r in rollouts) else None,
+        metadata={
+            "well_formed": [r.response is not None for r in rollouts],
+            "logprob": [sum(r.logprobs) for r in rollouts],
+        },
+    )
+
+
+def _reply(rollout: Rollout, format: ResponseFormat) -> list[Content]:
+    if rollout.response is not None:
+        parts: list[Content] = [ContentText(text=rollout.response.answer)]
+        if rollout.response.reasoning is not None:
+            parts.insert(0, ContentReasoning(reasoning=rollout.response.reasoning))
+        return parts
+    if format.open_tag in rollout.text or rollout.stop_reason in (StopReason.LENGTH, StopReason.ERROR):
+        # An unfinished thought is not an answer: scorers that read the completion must find none.
+        return [ContentReasoning(reasoning=rollout.text), ContentText(text="")]
+    return [ContentText(text=rollout.text)]
+
+
+def _searched(rollout: Rollout) -> list[Content]:
+    answer = rollout.response.answer if rollout.response else ""
+    return [ContentReasoning(reasoning=_transcript(rollout)), ContentText(text=answer)]
 
 
 def _transcript(rollout: Rollout) -> str:

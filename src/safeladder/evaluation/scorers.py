@@ -96,19 +96,6 @@ def verifier_scorer(verifiers: Sequence[Verifier]) -> Scorer:
     return score
 
 
-@scorer(metrics=[verifier_means()], name="verifiers")
-def rollout_scorer(judge: Judge, rollouts: Mapping[str, Rollout], verdicts: dict[str, Rollout]) -> Scorer:
-    """Scores the rollouts an attached provider made, token for token; judged ones are added to `verdicts`."""
-    judged = Batcher[Rollout, Rollout](judge, size=BATCH)
-
-    async def score(state: TaskState, target: Target) -> InspectScore:
-        key = str(state.sample_id)
-        verdicts[key] = await judged(rollouts[key])
-        return to_inspect(verdicts[key])
-
-    return score
-
-
 def to_inspect(rollout: Rollout) -> InspectScore:
     """A judged rollout as an Inspect score."""
     answer = rollout.response.answer if rollout.response else None

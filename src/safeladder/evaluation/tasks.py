@@ -1,4 +1,4 @@
-"""Evaluation with Inspect, in process: rollouts for the ladder, a `.eval` log for people."""
+"""Evaluation in process: rollouts for the ladder, an Inspect log (`.eval`) for people."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import gc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safeladder.evaluation.rollouts import Judge
 from safeladder.models.identity import checkpoint_hash
-from safeladder.rollout.collect import Format
+from safeladder.rollout.collect import Format, collect
 from safeladder.rollout.parse import ResponseFormat
-from safeladder.types import Engine, Environment, Part, Rollout, SafeladderError, Sample, SamplingParams
-
-if TYPE_CHECKING:
-    from inspect_ai.dataset import Sample as InspectSample
-
+from safeladder.types import Engine, Environment, Rollout, SafeladderError, Sample, SamplingParams
 
 IN_PROCESS: Mapping[str, Any] = {
     "log_format": "eval",
@@ -48,7 +45,10 @@ def run_inspect(
     max_turns: int = 1,
     trace_format: Format | None = None,
 ) -> tuple[list[Rollout], Path]:
-    """Evaluate an engine on samples with Inspect.
+    """Evaluate an engine on samples, and leave an Inspect log of it.
+
+    The engine is asked and the judge called directly. Only the log is Inspect's: its scheduler costs ten times as much
+    as a short reply of a small model.
 
     Args:
         name: the task's and the model's name, e.g. the rung; a steered model needs a name of its own.
@@ -68,7 +68,7 @@ def run_inspect(
     Raises:
         SafeladderError: inspect_ai is missing, no samples, a sample id twice, or `params.n` is not 1.
         Exception: whatever the engine or a verifier raised.
-        RuntimeError: fewer samples came back than were given.
+        RuntimeError: the judge gave back other rollouts than it was given.
     """
     require_inspect()
     ids = [sample.id for sample in samples]
@@ -76,95 +76,37 @@ def run_inspect(
         raise SafeladderError(f"{name}: evaluation needs samples with ids that occur once; got {len(ids)} samples")
     if params.n != 1:
         raise SafeladderError(f"{name}: Inspect scores one reply a sample, got n = {params.n}")
-
-    from inspect_ai import Task
-    from inspect_ai import eval as inspect_eval
-    from inspect_ai.dataset import MemoryDataset
-    from inspect_ai.model import GenerateConfig, Model
-    from inspect_ai.solver import generate
-
-    from safeladder.evaluation._registry import attach
-    from safeladder.evaluation.provider import Attachment
-    from safeladder.evaluation.scorers import rollout_scorer
-
-    model_name = name if checkpoint is None else f"{name}@{checkpoint_hash(checkpoint)}"
-    attachment = Attachment(
-        engine=engine,
-        samples=dict(zip(ids, samples, strict=True)),
-        format=format,
-        batch_size=batch_size,
-        environment=environment,
-        max_turns=max_turns,
-        trace_format=trace_format,
-    )
-    api = attach(model_name, attachment)
-    verdicts: dict[str, Rollout] = {}
-
-    def recorded(rollouts: Sequence[Rollout]) -> Sequence[Rollout]:
-        try:
-            return judge(rollouts)
-        except Exception as error:
-            api.failures.append(error)
-            raise
-
-    task = Task(
-        name=name,
-        dataset=MemoryDataset([_to_inspect(sample) for sample in samples], name=name),
-        solver=generate(),
-        scorer=rollout_scorer(recorded, api.rollouts, verdicts),
-    )
-    with guarded():
-        logs = inspect_eval(
-            task,
-            model=Model(api, GenerateConfig()),
-            log_dir=str(log_dir),
-            **IN_PROCESS,
-            log_buffer=len(ids),
-            max_samples=api.max_connections(),
-            max_tokens=params.max_new_tokens,
-            temperature=params.temperature,
-            stop_seqs=list(params.stop) or None,
+    begun = datetime.now(UTC)
+    judged: list[Rollout] = []
+    for start in range(0, len(samples), batch_size):
+        groups = collect(
+            engine,
+            samples[start : start + batch_size],
+            params,
+            trace_format or format,
             seed=seed,
+            environment=environment,
+            max_turns=max_turns,
         )
-    if api.failures:
-        raise api.failures[0]
-    if not logs or logs[0].status == "cancelled":
-        # Inspect swallows Ctrl-C; the command line needs it.
-        raise KeyboardInterrupt
-    log = logs[0]
-    if log.status != "success" or verdicts.keys() != set(ids):
-        cause = log.error.message if log.error else "no error was reported"
-        raise RuntimeError(f"{name}: {len(verdicts)} of {len(ids)} samples were evaluated ({log.status}: {cause})")
-    return [verdicts[key] for key in ids], Path(log.location)
+        judged += judge([rollout for (rollout,) in groups])
+    if [rollout.sample.id for rollout in judged] != ids:
+        raise RuntimeError(f"{name}: the judge gave back {len(judged)} of {len(ids)} rollouts, or in another order")
+    # Imported where it is needed: Inspect takes a second.
+    from safeladder.evaluation.inspect_log import write_log
 
-
-def _to_inspect(sample: Sample) -> InspectSample:
-    from inspect_ai.dataset import Sample as InspectSample
-    from inspect_ai.model import ChatMessageUser
-
-    from safeladder.evaluation.provider import SAMPLE_KEY
-
-    # One message stands for the whole conversation; the provider takes the sample itself.
-    turns = [(message.role, "".join(map(_shown, message.parts))) for message in sample.messages]
-    text = turns[0][1] if len(turns) == 1 else "\n\n".join(f"[{role}] {said}" for role, said in turns)
-    return InspectSample(
-        id=sample.id,
-        input=[ChatMessageUser(content=text, metadata={SAMPLE_KEY: sample.id})],
-        target=sample.reference or "",
-        metadata={
-            "label": sample.label,
-            "kind": sample.meta.get("kind", sample.label),
-            "language": sample.language,
-            "source": sample.source,
-            "group_id": sample.group_id,
-        },
-    )
-
-
-def _shown(part: Part) -> str:
-    if part.text is not None:
-        return part.text
-    return "[image] " if part.image is not None else f"[video, {len(part.video or ())} frames] "
+    with guarded():
+        log = write_log(
+            judged,
+            Path(log_dir),
+            name=name,
+            model=name if checkpoint is None else f"{name}@{checkpoint_hash(checkpoint)}",
+            params=params,
+            seed=seed,
+            format=format,
+            turns=environment is not None,
+            begun=begun,
+        )
+    return judged, log
 
 
 def require_inspect() -> None:
