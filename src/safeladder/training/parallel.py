@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from safeladder.models.policy import Policy, TokenOutputs
+from safeladder.training.shared_sum import SharedSum
 
 
 class Parallel:
@@ -24,6 +25,9 @@ class Parallel:
     def __init__(self) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        # Only `launch` sets it: all processes are on this machine.
+        self._shares_memory = "SAFELADDER_RENDEZVOUS" in os.environ
+        self._shared: SharedSum | None = None
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         if self.world_size > 1 and not dist.is_initialized():
@@ -51,9 +55,18 @@ class Parallel:
         return tensor.tolist()
 
     def add_up(self, tensor: Tensor) -> None:
-        """Sum a tensor over processes, in place."""
-        if self.world_size > 1:
-            dist.all_reduce(tensor)
+        """Sum a contiguous tensor over processes, in place; all call it with the same shape."""
+        if self.world_size == 1:
+            return
+        if self._shares_memory and tensor.dtype == torch.float32 and tensor.device.type == "cpu":
+            try:
+                if self._shared is None or self._shared.size < tensor.numel():
+                    self._shared = SharedSum(self.rank, self.gather, self.barrier, tensor.numel())
+                self._shared.add_up(tensor)
+                return
+            except OSError:
+                self._shares_memory = False
+        dist.all_reduce(tensor)
 
     def maximum(self, value: float) -> float:
         """The largest value over processes."""
@@ -108,8 +121,7 @@ class Replicated:
     def reduce_and_clip(self, max_norm: float) -> Tensor:
         """Sum gradients over processes, clip by the global norm; returns the norm before clipping."""
         assert self._flat is not None
-        if self.parallel.world_size > 1:
-            dist.all_reduce(self._flat)
+        self.parallel.add_up(self._flat)
         norm = self._flat.norm()
         self._flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
