@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeladder.models.families import FAMILIES, tokenizer_of
-from safeladder.models.processing import positions
+from safeladder.models.processing import positions, token_ids
 from safeladder.types import Message, Part, SafeladderError, Sample
 
 from .conftest import FAMILY_NAMES, ask, encode, picture
@@ -53,6 +55,17 @@ def test_a_system_message_of_the_sample_wins(tiny):
     )
     ids = encode(processor, family, sample, system_prompt="default").prompt_ids
     assert processor.decode(ids) == "<｜begin▁of▁sentence｜>own<｜User｜>hi<｜Assistant｜>"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "how many ?  \n\nthree", "<think>看 : 红 圆</think>two", "<|im_start|>user\n", "é \ud7ff"]
+)
+def test_token_ids_are_the_tokenizers_own(tiny, text):
+    tokenizer = tokenizer_of(tiny("qwen2_5_vl")[1])
+    assert token_ids(tokenizer, text) == tokenizer.encode(text, add_special_tokens=False)
+    limited = copy.deepcopy(tokenizer)
+    limited.backend_tokenizer.enable_truncation(1)
+    assert token_ids(limited, text) == token_ids(tokenizer, text)
 
 
 # --- A03 / K12: templates and placeholders ------------------------------------------------------------------

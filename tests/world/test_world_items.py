@@ -29,6 +29,7 @@ from safeladder.world import (
     PRETRAIN,
     READING,
     SAFETY,
+    SEARCH,
     SIZE_CLASSES,
     VALUE,
     WHAT_CLASSES,
@@ -386,3 +387,13 @@ def test_items_are_made_fast() -> None:
         for kind in KINDS:
             WORLD.item(kind, "train", index)
     assert (time.process_time() - began) / (40 * len(KINDS)) < 0.001  # measured: 0.06 ms; loose, for busy machines
+
+
+@pytest.mark.parametrize("seed", [0, 54])
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_drawing_looks_at_the_contents_that_items_have(seed: int, split: str):
+    """Draws need no pictures: the key they compare is the item's own."""
+    world = World(WorldConfig(seed=seed, difficulty=0.4))
+    for kind in (*KINDS, *SEARCH):
+        for index in range(6):
+            assert world._key(kind, split, index) == world.item(kind, split, index).meta["key"]

@@ -160,11 +160,10 @@ class _Demonstrated(Sequence[Sample]):
             return self.own[number]
         kind, index = self.drawn[number - len(self.own)]
         sample = self.world.item(kind, "train", index)
-        sample = replace(sample, id=f"{sample.id}-{number}")
         if sample.label == SEARCH_LABEL:
-            return sample
-        rng = random.Random(f"{self.seed}/{number}/teacher")
-        return replace(sample, response=_teach(sample, self.rung, rng))
+            return replace(sample, id=f"{sample.id}-{number}")
+        response = _teach(sample, self.rung, random.Random(f"{self.seed}/{number}/teacher"))
+        return replace(sample, id=f"{sample.id}-{number}", response=response)
 
 
 def _teach(sample: Sample, rung: Supervised, rng: random.Random) -> Response:

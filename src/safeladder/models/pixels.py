@@ -51,7 +51,7 @@ def load_rgb(image: Any, where: str) -> np.ndarray:
 def _rgb(image: Image.Image, where: str, *, orient: bool = False) -> np.ndarray:
     try:
         upright = ImageOps.exif_transpose(image) if orient else image
-        pixels = np.asarray(convert_to_rgb(upright, return_numpy=True))
+        pixels = np.asarray(upright if upright.mode == "RGB" else convert_to_rgb(upright, return_numpy=True))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise SafeladderError(f"{where} cannot be read ({_line(error)})") from None
     if 0 in pixels.shape:
@@ -124,9 +124,9 @@ def patchify(frames: np.ndarray, table: np.ndarray, *, patch: int, merge: int, t
     )
     # time, block row, block column, row, column, channel, frame, y, x
     patches = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(-1, channels, depth, patch, patch)
-    values = np.empty(patches.shape, dtype=np.float32)
-    for channel in range(channels):
-        np.take(table[channel], patches[:, channel], out=values[:, channel], mode="clip")
+    # One look-up for all channels: the table's rows lie one after another.
+    rows_of_table = np.arange(channels).reshape(-1, 1, 1, 1) * table.shape[1]
+    values = table.ravel().take(patches + rows_of_table)
     if still:
         values = np.broadcast_to(values, (len(values), channels, temporal, patch, patch))
     return values.reshape(len(values), -1)
@@ -196,7 +196,9 @@ def encode_video(processor: Any, video: Sequence[Any], where: str) -> Visual:
     """
     if not video:
         raise SafeladderError(f"{where}: a video has no frames")
-    frames = [load_rgb(frame, where) for frame in video]
+    # A still picture is several frames of one object.
+    read = {id(frame): load_rgb(frame, where) for frame in {id(frame): frame for frame in video}.values()}
+    frames = [read[id(frame)] for frame in video]
     if len({frame.shape for frame in frames}) != 1:
         raise SafeladderError(f"{where}: the frames of a video differ in size")
     settings = processor.image_processor

@@ -11,6 +11,7 @@ from safeladder.algorithms import losses
 from safeladder.algorithms.losses import LossOutput
 from safeladder.config import Supervised
 from safeladder.models.policy import Policy, Prompt, TokenOutputs
+from safeladder.models.processing import token_ids
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.training.batching import MicroBatch, Row, TrainingResponse
 from safeladder.training.learner import Learner
@@ -62,8 +63,7 @@ def encode_response(policy: Policy, response_format: ResponseFormat) -> Encode:
     def encode(sample: Sample) -> Demonstration:
         if sample.response is None:
             raise SafeladderError(f"sample {sample.id} has no response to train on")
-        ids = policy.tokenizer(response_format.render(sample.response), add_special_tokens=False)["input_ids"]
-        ids = (*ids, policy.eos_token_id)
+        ids = (*token_ids(policy.tokenizer, response_format.render(sample.response)), policy.eos_token_id)
         return Demonstration(token_ids=ids, mask=(1,) * len(ids))
 
     return encode

@@ -11,7 +11,7 @@ from functools import cached_property
 from safeladder.types import Message, Part, SafeladderError, Sample
 from safeladder.world.families import KIND_OF, KINDS, READING, SEARCH, search
 from safeladder.world.families.safety import REFUSAL
-from safeladder.world.kinds import Draft, Kind, Scope, scenes_of
+from safeladder.world.kinds import Draft, Kind, Scope, Truth, scenes_of
 from safeladder.world.lexicon import COLOURS, FIRST, SECOND, SIZES, WHATS, ZH, ZH_VERBS, stable_hash, tr
 from safeladder.world.render import scene_image
 from safeladder.world.searching import rehearse
@@ -75,25 +75,12 @@ class World:
         return self._item(kind, split, index, None)
 
     def _item(self, name: str, split: str, index: int, language: str | None) -> Sample:
-        if name not in (*KINDS, *SEARCH):
-            raise SafeladderError(f"unknown world kind {name!r}; allowed: {', '.join((*KINDS, *SEARCH))}")
-        _require_split(split)
+        _require_known(name, split)
         if name in SEARCH:
             return self._question(self._library(split), name, split, index)
         kind = KIND_OF[name]
-        stream, position, variant, paired = kind.pairing(index)
-        rng = random.Random(stable_hash(self.config.seed, self.config.grid, stream, split, position))
-        heldout = split == "heldout"
-        compose = heldout and kind.composes and rng.random() < _COMPOSED
-        scope = Scope(self.config.grid, self.config.difficulty, heldout, compose, variant)
-        propose = kind.propose_own if kind.propose_own is not None and kind.is_own(index) else kind.propose
-        for _ in range(_PATIENCE):
-            draft = propose(rng, scope)
-            compositional = draft.novel or draft.unseen_pair() or draft.unseen_writer()
-            if split_of(draft) == split and (compositional == compose or not kind.composes):
-                break
-        else:
-            raise RuntimeError(f"no {name} item found for the {split} split")
+        stream, position, _, paired = kind.pairing(index)
+        draft, compositional, rng = self._draft(kind, split, index)
         chinese = rng.random() < self.config.chinese_share
         language = language or ("zh" if chinese else "en")
         home = f"world-{self.config.seed}-{split}"
@@ -106,6 +93,27 @@ class World:
             split=split,
             compositional=compositional,
         )
+
+    def _draft(self, kind: Kind, split: str, index: int) -> tuple[Draft, bool, random.Random]:
+        """An item's content, whether it holds an unseen combination, and what is left of its randomness."""
+        stream, position, variant, _ = kind.pairing(index)
+        rng = random.Random(stable_hash(self.config.seed, self.config.grid, stream, split, position))
+        heldout = split == "heldout"
+        compose = heldout and kind.composes and rng.random() < _COMPOSED
+        scope = Scope(self.config.grid, self.config.difficulty, heldout, compose, variant)
+        propose = kind.propose_own if kind.propose_own is not None and kind.is_own(index) else kind.propose
+        for _ in range(_PATIENCE):
+            draft = propose(rng, scope)
+            compositional = draft.novel or draft.unseen_pair() or draft.unseen_writer()
+            if split_of(draft) == split and (compositional == compose or not kind.composes):
+                return draft, compositional, rng
+        raise RuntimeError(f"no {kind.name} item found for the {split} split")
+
+    def _key(self, name: str, split: str, index: int) -> str:
+        """`meta["key"]` of an item, without its pictures and its words."""
+        if name in SEARCH:
+            return search.asked(self._truth(self._library(split), name, split, index))
+        return self._draft(KIND_OF[name], split, index)[0].key()
 
     def _sample(
         self,
@@ -162,7 +170,7 @@ class World:
         return self._libraries[split]
 
     def _question(self, library: search.Library, name: str, split: str, index: int) -> Sample:
-        truth = library.draw(name, random.Random(stable_hash(self.config.seed, name, split, index)))
+        truth = self._truth(library, name, split, index)
         language, value = library.language(truth), truth["value"]
         return Sample(
             id=f"world-{self.config.seed}-{split}-{name}-{index}",
@@ -186,6 +194,9 @@ class World:
             },
         )
 
+    def _truth(self, library: search.Library, name: str, split: str, index: int) -> Truth:
+        return library.draw(name, random.Random(stable_hash(self.config.seed, name, split, index)))
+
     def samples(self, split: str, n: int, mix: Mapping[str, float], *, start: int = 0) -> list[Sample]:
         """The items that `draw` names."""
         return [self.item(kind, split, index) for kind, index in self.draw(split, n, mix, start=start)]
@@ -207,14 +218,15 @@ class World:
         return out
 
     def _distinct(self, kind: str, split: str, n: int, start: int) -> list[int]:
+        _require_known(kind, split)
         out: list[int] = []
         seen: set[str] = set()
         index, misses = start, 0
         while len(out) < n:
-            sample = self.item(kind, split, index)
+            key = self._key(kind, split, index)
             index += 1
-            if sample.meta["key"] not in seen:
-                seen.add(sample.meta["key"])
+            if key not in seen:
+                seen.add(key)
                 out.append(index - 1)
                 misses = 0
                 continue
@@ -276,6 +288,12 @@ class World:
             )
             for cell in sample.meta["cells"]
         ]
+
+
+def _require_known(kind: str, split: str) -> None:
+    if kind not in (*KINDS, *SEARCH):
+        raise SafeladderError(f"unknown world kind {kind!r}; allowed: {', '.join((*KINDS, *SEARCH))}")
+    _require_split(split)
 
 
 def _require_split(split: str) -> None:
