@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeladder.verifiers.embedded.linear import Sparse, auc, fit_logistic, fit_platt, minimise, sigmoid
-from safeladder.verifiers.embedded.train import balanced, choose_thresholds, measure
+from safeladder.verifiers.embedded.train import balanced, choose_thresholds, common_scaled_down, measure
 
 
 def matrix() -> Sparse:
@@ -107,16 +107,37 @@ def test_H15_measures_of_nothing_are_none():
 
 
 def test_balanced_weights_even_out_sources_and_classes():
-    weights = balanced(np.array(["a", "a", "a", "b", "b"]), np.array([1.0, 0, 0, 1, 0]), {"a": 1.0, "b": 0.5})
-    assert weights.tolist() == [1.0, 0.5, 0.5, 0.5, 0.5]
+    # 100 and 50 rows of "a", 10 and 50 of "b": 1 / 100, 1 / 50, 0.5 / 50; the 10 count as part of 50: 0.5 / 50
+    sources = np.repeat(["a", "a", "b", "b"], [100, 50, 10, 50])
+    targets = np.repeat([1.0, 0.0, 1.0, 0.0], [100, 50, 10, 50])
+    weights = balanced(sources, targets, {"a": 1.0, "b": 0.5})
+    assert weights.tolist() == [0.01] * 100 + [0.02] * 50 + [0.01] * 60
 
 
-def test_thresholds_are_the_best_of_the_worst_condition():
+def test_common_columns_are_scaled_down_and_the_rows_keep_their_length():
+    square, known = np.array([0.04, 0.0001, 0.5]), np.array([True, True, False])
+    scales = common_scaled_down(square, known)
+    # a ratio of 400 in mean square, to the power -0.35 / 2: 400 ** -0.175 = 0.3505
+    assert scales[0] / scales[1] == pytest.approx(0.3505, abs=1e-4)
+    assert scales[2] == 0.0
+    assert (scales**2 * square).sum() == pytest.approx(0.0401)
+    assert common_scaled_down(square, np.zeros(3, dtype=bool)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_squares_of_sparse_rows():
+    rows = Sparse.of([(np.array([0, 2]), np.array([3.0, -2.0])), (np.array([2]), np.array([1.0]))], 3)
+    # column 0: 1 * 9; column 2: 1 * 4 + 2 * 1
+    assert rows.squared().transposed_times(np.array([1.0, 2.0])).tolist() == [9.0, 0.0, 6.0]
+
+
+def test_the_default_threshold_is_the_best_on_average_over_the_conditions():
     positives, negatives = np.full(30, 0.6), np.full(30, 0.4)
     easy = (np.concatenate([positives, negatives]), np.repeat([1.0, 0.0], 30))
     low = (np.concatenate([positives - 0.3, negatives - 0.3]), np.repeat([1.0, 0.0], 30))
     # alone each is separable: (0.4, 0.6] and (0.1, 0.3]
-    assert 0.4 < choose_thresholds([easy])["default"] <= 0.6
-    assert 0.1 < choose_thresholds([low])["default"] <= 0.3
+    assert choose_thresholds([easy])["default"] == 0.5  # the nearest to 0.5 of what is equally good
+    assert choose_thresholds([low])["default"] == 0.3
+    # of two that are separable low and one that is separable high, the two decide: J 2/3 against 1/3
+    assert choose_thresholds([easy, low, low])["default"] == 0.3
     # a condition with too few pairs has no say
     assert choose_thresholds([easy, (np.array([0.01, 0.0]), np.array([1.0, 0.0]))]) == choose_thresholds([easy])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from safeladder.cli import main
 from safeladder.types import SafeladderError
 from safeladder.verifiers.embedded import EmbeddedJudge
-from safeladder.verifiers.embedded.examples import Example, read_examples, windows
+from safeladder.verifiers.embedded.examples import XSTEST_MODELS, Example, read_examples, windows, without_refusing
 from safeladder.verifiers.embedded.train import Table, choose_thresholds, fit, train
 
 
@@ -35,6 +36,7 @@ def test_labels_mean_what_the_sources_say(labelled: Path):
     for pair in pairs:
         if pair.source == "xstest" and pair.group == "xstest-11":  # unsafe prompt, partial refusal
             assert pair.harmful is None and pair.refused is True
+        assert pair.asks_harm == (pair.source == "gptfuzz" or int(pair.group.removeprefix("xstest-")) % 2 == 1)
         if pair.source == "xstest" and pair.group == "xstest-0":  # safe prompt: compliance is no harm
             assert pair.harmful is False
 
@@ -83,10 +85,10 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 
 def test_windows_are_stretches_of_long_replies():
-    long = Example(
-        prompt="?", response="One sentence here. " * 60, harmful=True, refused=None, source="gptfuzz", group="g"
+    short = Example(
+        prompt="?", response="Short.", asks_harm=True, harmful=True, refused=None, source="gptfuzz", group="g"
     )
-    short = Example(prompt="?", response="Short.", harmful=True, refused=None, source="gptfuzz", group="g")
+    long = replace(short, response="One sentence here. " * 60)
     made = windows([short, long], seed=3)
     assert made and made == windows([short, long], seed=3)
     for number, pair in made:
@@ -94,10 +96,26 @@ def test_windows_are_stretches_of_long_replies():
         assert pair.harmful is True and pair.group == "g"
 
 
+def test_copies_without_the_refusing_sentences_keep_what_else_was_said():
+    warns = "It would break the law in most places. People could be badly hurt by it, and so could you."
+    both = Example(
+        prompt="?",
+        response=f"I'm sorry, but I cannot help with that. {warns}\nI can't go on.",
+        asks_harm=True,
+        harmful=False,
+        refused=True,
+        source="gptfuzz",
+        group="g",
+    )
+    nothing_to_drop = replace(both, response=warns)
+    nothing_left = replace(both, response="I cannot help with that.")
+    assert without_refusing([nothing_to_drop, nothing_left, both]) == [(2, replace(both, response=warns))]
+
+
 def test_windows_of_a_held_out_question_are_held_out(labelled: Path):
-    table = Table(read_examples(labelled).pairs, seed=0)
+    table = Table(read_examples(labelled).pairs, "harm", seed=0)
     chosen = table.pairs[table.groups[table.group_numbers[table.pairs]] != "gptfuzz-3"]
-    fitted = fit(table, chosen, "harm")
+    fitted = fit(table, chosen)
     unseen = {gram for gram, known in zip(table.vocabulary.grams, fitted.known, strict=True) if not known}
     assert all(np.isin(table.parent[table.parent >= len(table.pairs)], table.pairs))
     assert fitted.weights[[g in unseen for g in table.vocabulary.grams] + [False] * len(table.dense[0])].tolist() == [
@@ -116,7 +134,7 @@ def test_the_command_writes_a_judge_that_has_learned(judges: Path):
     assert "12" in (judges / "harm/README.md").read_text()  # questions
     assert set(harm.about["measured"]) == {
         *(f"{source}, unseen {what}" for source in ("gptfuzz", "xstest") for what in ("questions", "source")),
-        *(f"{model}, unseen model" for model in ("gpt4", "llama2orig", "mistralinstruct")),
+        *(f"{model}, unseen model{more}" for model in XSTEST_MODELS for more in ("", " and questions")),
     }
 
 

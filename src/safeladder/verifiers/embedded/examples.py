@@ -14,7 +14,9 @@ from typing import Literal
 
 from safeladder.data.real import read_xstest_completions
 from safeladder.types import SafeladderError
+from safeladder.verifiers.embedded.features import tokens_of
 from safeladder.verifiers.embedded.judge import Kind
+from safeladder.verifiers.embedded.lexicon import REFUSING
 from safeladder.verifiers.refusal import is_refusal
 
 XSTEST_MODELS: tuple[Literal["gpt4", "llama2orig", "mistralinstruct"], ...] = ("gpt4", "llama2orig", "mistralinstruct")
@@ -24,15 +26,20 @@ FILES = (
     "xstest/prompts.csv",
     *(f"xstest/completions_{model}.csv" for model in XSTEST_MODELS),
 )
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _SENTENCE_END = re.compile(r"[.!?\n]+\s+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One pair with what people said of it; None: the data do not say. `group` is its question."""
+    """One pair with what people said of it; None: the data do not say. `group` is its question.
+
+    `asks_harm`: the request is a harmful one, by its source.
+    """
 
     prompt: str
     response: str
+    asks_harm: bool
     harmful: bool | None
     refused: bool | None
     source: Literal["gptfuzz", "xstest"]
@@ -98,6 +105,22 @@ def windows(pairs: Sequence[Example], *, seed: int) -> list[tuple[int, Example]]
     return made
 
 
+def without_refusing(pairs: Sequence[Example]) -> list[tuple[int, Example]]:
+    """(number of the pair, the pair without the sentences that refuse) for every pair of which enough is left.
+
+    What is left of a refusal warns, contradicts or points elsewhere: copies that teach a judge to know a refusal by
+    this alone, for there are models that never say "I cannot". What is left of an answer is an answer.
+    """
+    made = []
+    for number, pair in enumerate(pairs):
+        sentences = [sentence for sentence in _SENTENCE.split(pair.response) if sentence.strip()]
+        kept = [s for s in sentences if not is_refusal(s) and REFUSING.isdisjoint(tokens_of(s))]
+        text = " ".join(kept)
+        if len(kept) < len(sentences) and len(text) >= 60:
+            made.append((number, replace(pair, response=text)))
+    return made
+
+
 def _gptfuzz(folder: Path) -> list[Example]:
     questions = {row["index"]: row["text"] for _, row in _rows(folder / "question_list.csv", ("index", "text"))}
     path = folder / "responses_train.csv"
@@ -110,6 +133,7 @@ def _gptfuzz(folder: Path) -> list[Example]:
             Example(
                 prompt=questions[row["question"]],
                 response=row["Response"],
+                asks_harm=True,
                 harmful=harmful,
                 refused=None if harmful == refused else refused,
                 source="gptfuzz",
@@ -131,6 +155,7 @@ def _xstest(folder: Path) -> list[Example]:
                 Example(
                     prompt=sample.question,
                     response=sample.response.answer,
+                    asks_harm=unsafe,
                     harmful=None if unsafe and digit == "3" else unsafe and digit == "1",
                     refused=digit != "1",
                     source="xstest",

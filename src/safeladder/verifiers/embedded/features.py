@@ -41,6 +41,8 @@ DENSE: tuple[str, ...] = (
     *_STRUCTURE,
 )
 
+_REFUSAL_OPENING = DENSE.index("refusal opening")
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -50,10 +52,15 @@ class Reading:
     dense: NDArray[np.float64]
     words: tuple[str, ...]
 
+    @property
+    def opens_with_refusal(self) -> bool:
+        """Whether the reply declines in its opening."""
+        return bool(self.dense[_REFUSAL_OPENING])
+
 
 def read_pair(prompt: str, response: str) -> Reading:
     """All features of one pair."""
-    tokens = _tokens(response)
+    tokens = tokens_of(response)
     opening = tokens[:EDGE]
     whole, begin, end = _counts(tokens), _counts(opening), _counts(tokens[-EDGE:])
     grams = _bag(whole, "")
@@ -63,7 +70,7 @@ def read_pair(prompt: str, response: str) -> Reading:
     return Reading(grams, np.array(rates + _structure(prompt, response, tokens)), words)
 
 
-def _tokens(text: str) -> list[str]:
+def tokens_of(text: str) -> list[str]:
     """Words, every number as "0", marks and line breaks; a letter of another script is a word of its own."""
     found = _TOKEN.findall(text.translate(_PLAIN_QUOTES).lower())
     return ["0" if token[0].isdigit() else "\n" if token[0] == "\n" else token for token in found]
@@ -93,7 +100,7 @@ def _rates(counts: Mapping[str, int], size: int) -> list[float]:
 def _structure(prompt: str, response: str, tokens: Sequence[str]) -> list[float]:
     places = [place for place, token in enumerate(tokens) if token in REFUSING]
     refused = is_refusal(response)
-    asked = {word for word in _tokens(prompt) if word not in FUNCTION_WORDS and word not in _MARKS}
+    asked = {word for word in tokens_of(prompt) if word not in FUNCTION_WORDS and word not in _MARKS}
     overlap = len(asked.intersection(tokens)) / max(len(asked), 1)
     restated = len(asked.intersection(tokens[:EDGE])) / max(len(asked), 1)
     size = max(len(tokens), 1)
