@@ -9,18 +9,18 @@ by the same code. Arms:
 
     plain             greedy, as the ladder evaluates
     sampled           one sample at temperature 1
-    guided-K          K candidates a step, backtracking, no proposed steps
-    proposing-K       the same, and proposed steps after the allowed backtracks
+    guided-K          K candidates where the likeliest step is not worth enough, no proposed steps
+    proposing-K       the same, and proposed steps by the chosen margins
     best-of-N         N whole replies, the best by the same value models, routing and gamma
     beam-K            K candidates a step, two partial replies at a time
     uniform-K         proposing-K, every value model alike, with thresholds of its own: chosen as `pvm train` chooses
                       those of the routed decoder and by the same training prompts, but one for all principles
-    safety-K, value-K, knowledge-K
-                      proposing-K with one value model alone and its thresholds
+    safety-K, value-K, knowledge-K, capability-K
+                      proposing-K with one value model alone, with thresholds of its own in the same way
 
 Guided arms are also paired with the best-of-N arms that generate the next fewer and the next more tokens, and
-proposing-4 with every other routing. Arms that are
-in the folder already are read, not repeated. `overall` is the share of right replies over all items.
+proposing-4 with every other routing. Arms that are in the folder already are read, not repeated. `overall` is the
+share of right replies over all items, `acted` that of replies in which more than the likeliest step was considered.
 Differences are paired with `plain`; intervals are 95 % (bootstrap over items' groups).
 """
 
@@ -58,7 +58,7 @@ from safeladder.world.judge import judge
 
 ARMS = (
     "plain", "guided-4", "proposing-4", "best-of-4", "best-of-8", "beam-4", "uniform-4", "safety-4", "value-4",
-    "knowledge-4",
+    "knowledge-4", "capability-4",
 )  # fmt: skip
 METRICS = ("safety", "over_refusal", "capability", "value_alignment", "knowledge")
 BATCH = 50
@@ -114,7 +114,7 @@ def run_arm(
     proposals = decoder.config.proposals if name in ("proposing", "uniform", *names) else 0
     config = replace(decoder.config, candidates=max(1, int(number)), proposals=proposals)
     decoder = GuidedDecoder(decoder.engine, decoder.values, router, config, tokenizer=engine.policy.tokenizer)
-    if name == "uniform":
+    if name in ("uniform", *names):
         about = read_json(guidance / "guidance.json")
         _, choice, _ = prompts(about["data"], about["drawn"], about["seed"])
         file = folder / f"{arm}-choice.jsonl"
@@ -150,7 +150,7 @@ def run_arm(
     trail = [step for reply in guided for step in reply.trail]
     return {
         "replies": rows,
-        "went_back": sum(any(s.action == "backtrack" for s in r.trail) for r in guided),
+        "acted": sum(any(len(s.candidates) > 1 for s in r.trail) for r in guided),
         "proposed_entered": sum(any(c.source == "proposed" for s in r.trail for c in s.candidates) for r in guided),
         "proposed_kept": sum(r.proposed > 0 for r in guided),
         "decisions": len(trail),
@@ -223,7 +223,7 @@ def table(folder: Path, arms: Sequence[str], samples: Sequence[Sample]) -> str:
         )
     lines += [
         "",
-        "| arm | went back | proposed entered | proposed kept | verdicts on risky items |",
+        "| arm | acted | proposed entered | proposed kept | verdicts on risky items |",
         "|---|---|---|---|---|",
     ]
     for arm, row in found.items():
@@ -233,7 +233,7 @@ def table(folder: Path, arms: Sequence[str], samples: Sequence[Sample]) -> str:
             if r.sample.meta["kind"] in ("visual_risky", "text_harmful", "jailbreak_harmful")
         )
         said = ", ".join(f"{label} {count}" for label, count in verdicts.most_common())
-        counts = " | ".join(str(row[key]) for key in ("went_back", "proposed_entered", "proposed_kept"))
+        counts = " | ".join(str(row[key]) for key in ("acted", "proposed_entered", "proposed_kept"))
         lines.append(f"| {arm} | {counts} | {said} |")
     return "\n".join(lines)
 

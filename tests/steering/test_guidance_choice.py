@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeladder.steering.guidance import GuidanceConfig, Thresholds
-from safeladder.steering.guidance_choice import LISTS, NEEDLESS_ALLOWED, Tally, best, choose
+from safeladder.steering.guidance_choice import LISTS, START, Tally, best, choose
 from safeladder.steering.guided import GuidedDecoder
 from safeladder.steering.routing import uniform
 from safeladder.steering.values import Judgement
@@ -36,73 +36,81 @@ def judge(rollouts):
     return found
 
 
-def tally(accepted: int, needless: int = 0, prompts: int = 100) -> Tally:
-    return Tally(prompts=prompts, accepted=accepted, needless=needless, unscored=0, tokens=0)
+def tally(replies: str, needless: int = 0) -> Tally:
+    return Tally(replies=replies, needless=needless, tokens=0)
 
 
 def options(*tallies: Tally) -> dict[Thresholds, Tally]:
     return {Thresholds(floor=i / 10): found for i, found in enumerate(tallies)}
 
 
-def test_most_accepted_wins_where_little_more_is_refused_than_by_the_policy():
-    # 2 % of 100 prompts beyond the policy's own 3: up to 5 needless refusals.
-    tried = options(tally(50, 3), tally(60, 5), tally(90, 6))
-    assert best(tried, tally(40, 3)).floor == 0.1
-    assert best(tried, tally(40, 4)).floor == 0.2
+def test_most_accepted_wins_where_no_more_is_refused_than_by_the_policy():
+    tried = options(tally("+---------", 3), tally("++++++----", 3), tally("++++++++++", 4))
+    assert best(tried, tally("-" * 10, 3)).floor == 0.1
+    assert best(tried, tally("-" * 10, 4)).floor == 0.2
 
 
 def test_what_a_standard_error_cannot_tell_apart_interferes_least():
-    # 60 of 100: the standard error is sqrt(60 · 0.4) = 4.9 replies.
-    assert best(options(tally(56), tally(60)), tally(0)).floor == 0.0
-    assert best(options(tally(55), tally(60)), tally(0)).floor == 0.1
+    # Three prompts only the second has right, one only the first: 2 fewer, one standard error is sqrt(3 + 1) = 2.
+    assert best(options(tally("+---++++"), tally("-+++++++")), tally("-" * 8)).floor == 0.0
+    # Without the one that only the first has right: 3 fewer, sqrt(3) = 1.7.
+    assert best(options(tally("----++++"), tally("-+++++++")), tally("-" * 8)).floor == 0.1
+    # A single reply is no evidence: 1 fewer, sqrt(1) = 1.
+    assert best(options(tally("---"), tally("+--")), tally("---")).floor == 0.0
 
 
 def test_ties_go_to_the_first_and_where_all_refuse_too_much_the_fewest_refusals_win():
-    assert best(options(tally(7), tally(7), tally(6)), tally(0)).floor == 0.0
-    assert best(options(tally(90, 9), tally(20, 4), tally(30, 4)), tally(0)).floor == 0.1
+    assert best(options(tally("++-"), tally("-++"), tally("+--")), tally("---")).floor == 0.0
+    assert best(options(tally("+++", 9), tally("---", 4), tally("+--", 4)), tally("---")).floor == 0.1
 
 
-rows = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1, max_size=8)
+verdicts = st.text("+-?", min_size=12, max_size=12)
+rows = st.lists(st.tuples(verdicts, st.integers(0, 5)), min_size=1, max_size=8)
 
 
 @given(rows, st.integers(0, 5))
 def test_no_choice_buys_acceptance_with_needless_refusals(found, own):
-    tried = options(*(tally(a, n) for a, n in found))
-    chosen = tried[best(tried, tally(0, own))]
-    fine = [t for t in tried.values() if t.needless <= own + NEEDLESS_ALLOWED * 100]
+    tried = options(*(tally(*row) for row in found))
+    chosen = tried[best(tried, tally("-" * 12, own))]
+    fine = [t for t in tried.values() if t.needless <= own]
     if not fine:
         assert chosen.needless == min(n for _, n in found)
         return
+    assert chosen in fine
     most = max(t.accepted for t in fine)
-    enough = [t for t in fine if most - t.accepted <= (most * (100 - most) / 100) ** 0.5 + 1e-9]
-    assert chosen in fine and chosen.accepted == enough[0].accepted
+    # Two sets of right replies that differ by n prompts differ by n at most in size, so 12 prompts allow sqrt(12).
+    assert most - chosen.accepted <= 12**0.5
 
 
 def test_each_principle_gets_its_own(tmp_path):
     """What saves the risky prompt would refuse the look-alike: one principle intervenes, the other does not."""
+    risky = [replace(RISKY, id=f"risky{i}") for i in range(3)]
+    lookalikes = [replace(LOOKALIKE, id=f"lookalike{i}") for i in range(3)]
     one = decoder()
-    chosen, trials = choose(one, [RISKY, LOOKALIKE], judge, BUDGET, tmp_path / "c.jsonl", seed=0)
-    # " bad." is worth 0.1, below the first floor above 0; nothing that is more drastic does better. All samples are
-    # equally likely: γ stays at the first of its list. "sorry" is worth 0.7 more, above every margin.
-    assert chosen == {"safety": Thresholds(gamma=3.0, floor=0.15, margin=0.3),
-                      "value": Thresholds(gamma=3.0, floor=0.0, margin=0.3)}  # fmt: skip
+    chosen, trials = choose(one, [*risky, *lookalikes], judge, BUDGET, tmp_path / "c.jsonl", seed=0)
+    # "sorry" is worth 0.7 more than " bad.", above every margin. The likeliest step that leads there, " hm.", is worth
+    # 0.5 and may be kept; " bad." is worth 0.1: below the first κ and the first τ above 0. All samples are equally
+    # likely: γ stays at the first of its list.
+    assert chosen == {"safety": Thresholds(gamma=3.0, enough=0.15, floor=0.15, margin=0.3),
+                      "value": Thresholds(gamma=3.0, enough=0.0, floor=0.0, margin=1.0)}  # fmt: skip
     assert dict(one.config.thresholds) == chosen
     alone = [t for t in trials if t.thresholds is None]
-    assert [(t.principles, t.outcomes.accepted) for t in alone] == [(("safety",), 0), (("value",), 1)]
-    best_of_safety = [t.outcomes for t in trials if t.principles == ("safety",) and t.thresholds == chosen["safety"]]
-    assert [(o.accepted, o.needless) for o in best_of_safety] == [(1, 0)]
+    assert [(t.principles, t.outcomes.accepted) for t in alone] == [(("safety",), 0), (("value",), 3)]
+    best_of_safety = [t for t in trials if t.principles == ("safety",) and t.thresholds == chosen["safety"]]
+    assert [(t.outcomes.accepted, t.outcomes.needless) for t in best_of_safety] == [(3, 0)]
+    assert best_of_safety[0].counts()["thresholds"] == {"gamma": 3.0, "enough": 0.15, "floor": 0.15, "margin": 0.3}
 
 
 def test_no_run_is_made_twice(tmp_path):
     _, trials = choose(decoder(), [RISKY], judge, BUDGET, tmp_path / "c.jsonl", seed=0)
-    assert len({t.thresholds for t in trials}) == len(trials)
-    # Once without guidance; floor 0 and the margin to begin with are known when their lists come.
-    assert len(trials) == 1 + sum(len(values) for _, values in LISTS) - 2
+    assert len({t.thresholds for t in trials}) == len(trials) and trials[1].thresholds == START
+    # Once without guidance; of each list after the first, one value is known from the list before.
+    assert len(trials) == 1 + sum(len(values) for _, values in LISTS) - (len(LISTS) - 1)
 
 
 def test_together_one_choice_is_made_for_all(tmp_path):
     chosen, trials = choose(decoder(), [RISKY, LOOKALIKE], judge, BUDGET, tmp_path / "c.jsonl", seed=0, together=True)
-    assert chosen["safety"] == chosen["value"] and chosen["safety"].floor == 0.0, "a needless refusal is not worth it"
+    assert chosen["safety"] == chosen["value"] and chosen["safety"].margin == 1.0, "a needless refusal is not worth it"
     assert {t.principles for t in trials} == {("safety", "value")} and trials[0].outcomes.prompts == 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rollout.tiny_policies import policy, questions
 from safeladder.rollout.local import LocalEngine
 from safeladder.rollout.prefix import PrefixEngine
+from safeladder.steering.baselines import plain
 from safeladder.steering.guidance import GuidanceConfig, Thresholds, append_trail
 from safeladder.steering.guidance_steps import Proposer, ends_step, step_ends
 from safeladder.steering.guided import GuidedDecoder
@@ -25,8 +26,19 @@ from steering.guided_script import Characters, Script, Words, ask, ids
 BUDGET = SamplingParams(max_new_tokens=100)
 TWO = {"": ["<think> look."], "<think> look.": [" bad.", " good."], "<think> look. good.": ["</think> ok$"],
        "<think> look. bad.": ["</think> harm$"]}  # fmt: skip
-THRESHOLDS = {"gamma": 0.0, "floor": 0.2, "margin": 0.0}
+THRESHOLDS = {"gamma": 0.0, "enough": 1.0, "floor": 0.2, "margin": 0.0}
 SAFETY = Words("safety", {"bad": 0.1, "good": 0.9, "harm": 0.0, "ok": 1.0, "sorry": 0.8})
+
+
+@dataclass
+class ByPrompt:
+    """The same value for whatever is said to a prompt."""
+
+    worth: dict[str, float]
+    name: str = "safety"
+
+    def score(self, sample, prefix_ids, candidates):
+        return [self.worth[sample.id]] * len(candidates)
 
 
 def decoder(engine, *values, router=None, tokenizer=None, **config) -> GuidedDecoder:
@@ -167,6 +179,46 @@ def test_where_all_is_hopeless_more_is_sampled_before_going_back():
     assert len({seed for _, _, seed in engine.calls[1:]}) == 2, "the same seed would give the same steps"
 
 
+@pytest.mark.parametrize(("enough", "sampled"), [(0.05, 0), (0.1, 2), (0.5, 2)])
+def test_only_where_the_likeliest_step_is_not_worth_enough_others_are_sampled(enough, sampled):
+    engine = Script({"": [" bad$", " good$"]})
+    result = decoder(engine, SAFETY, enough=enough, floor=0.0).generate(ask(), BUDGET, seed=0)
+    # " bad" is worth 0.1, which must be more than κ.
+    assert sum(params.n for _, params, _ in engine.calls if params.temperature) == sampled
+    assert result.text == (" good" if sampled else " bad")
+    assert len(result.trail[0].candidates) == (2 if sampled else 1)
+
+
+def test_with_enough_0_the_reply_is_that_of_greedy_decoding():
+    local = PrefixEngine(LocalEngine(policy()))
+    samples, params = questions("qwen2_5_vl"), SamplingParams(max_new_tokens=14)
+    config = {"candidates": 4, "step_tokens": 6, "enough": 0.0, "floor": 0.6, "widening": 4}
+    guided = decoder(local, Words("safety", {}), **config).generate_many(samples, params, seed=3)
+    greedy = plain(local, samples, replace(params, temperature=0.0), seed=0)
+    assert [r.completion.token_ids for r in guided] == [r.completion.token_ids for r in greedy]
+    assert [r.cost.generated_tokens for r in guided] == [len(r.completion.token_ids) for r in greedy]
+
+
+def test_a_reply_with_enough_does_not_change_what_its_neighbour_gets():
+    samples = [ask("sure"), ask("unsure")]
+    values = ByPrompt({"sure": 0.9, "unsure": 0.1})
+    one = decoder(Script(TWO), values, enough=0.5, candidates=2)
+    together = one.generate_many(samples, BUDGET, seed=5)
+    assert [(r.completion, r.trail) for r in together] == [
+        (r.completion, r.trail) for r in (one.generate(s, BUDGET, seed=5) for s in samples)
+    ]
+    assert [len(r.trail[0].candidates) for r in together] == [1, 1] and [
+        r.cost.generated_tokens > len(r.completion.token_ids) for r in together
+    ] == [False, True]
+
+
+def test_at_a_margin_of_1_nothing_is_proposed():
+    one = decoder(Script(PROPOSING), SAFETY, tokenizer=Characters(), proposals=1, margin=1.0, **TEXTS)
+    result = one.generate(ask(), BUDGET, seed=0)
+    assert {c.source for step in result.trail for c in step.candidates} == {"sampled"}
+    assert result.cost.proposed_tokens == 0
+
+
 def test_steps_above_the_floor_are_not_widened():
     engine = Script(TWO)
     decoder(engine, SAFETY, widening=8).generate(ask(), BUDGET, seed=0)
@@ -175,10 +227,10 @@ def test_steps_above_the_floor_are_not_widened():
 
 def test_thresholds_go_by_the_routing_weights():
     config = GuidanceConfig(thresholds={"safety": Thresholds(gamma=0.2, floor=0.6, margin=0.4),
-                                        "value": Thresholds(gamma=1.0, floor=0.0, margin=0.0)})  # fmt: skip
+                                        "value": Thresholds(gamma=1.0, enough=0.2, floor=0.0, margin=0.0)})  # fmt: skip
     found = config.at({"safety": 0.75, "value": 0.25})
-    # γ = 0.75 · 0.2 + 0.25 · 1 = 0.4; τ = 0.75 · 0.6 = 0.45; δ = 0.75 · 0.4 = 0.3
-    assert (found.gamma, found.floor, found.margin) == pytest.approx((0.4, 0.45, 0.3))
+    # γ = 0.75 · 0.2 + 0.25 · 1 = 0.4; κ = 0.75 · 1 + 0.25 · 0.2 = 0.8; τ = 0.75 · 0.6 = 0.45; δ = 0.75 · 0.4 = 0.3
+    assert (found.gamma, found.enough, found.floor, found.margin) == pytest.approx((0.4, 0.8, 0.45, 0.3))
     assert config.at({"knowledge": 1.0}) == config.at({}) == Thresholds()
 
 
@@ -259,6 +311,7 @@ def test_a_step_that_failed_is_not_taken_while_another_is_there():
         ("candidates", 0),
         ("step_tokens", 0),
         ("floor", 1.5),
+        ("enough", 1.5),
         ("gamma", -0.1),
         ("gamma", math.nan),
         ("margin", 2.0),

@@ -65,7 +65,8 @@ def test_train_then_ask(checkpoint, tmp_path, short, capsys):
     assert "step 1" in shown and "positions run" in shown
     assert (code == 1) == ("answer  none" in shown)
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
-    assert all(set(c["values"]) == {"safety", "value", "knowledge"} for r in rows for c in r["candidates"])
+    named = {"safety", "value", "knowledge", "capability"}
+    assert all(set(c["values"]) == named for r in rows for c in r["candidates"])
 
     assert train(checkpoint, out) == 2
     assert "holds trained value models already" in capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_principles_of_labels():
         "jailbreak": "safety",
         "value": "value",
         "knowledge": "knowledge",
-        "general_rule": "knowledge",
+        "general_rule": "capability",
     }
 
 

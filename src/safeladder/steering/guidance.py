@@ -23,16 +23,19 @@ class Thresholds:
 
     Attributes:
         gamma: γ, weight of a step's mean log-probability beside its value.
+        enough: κ; where the likeliest step is worth more, it is kept and no other is sampled. In [0, 1]; 1 never does.
         floor: τ; a step below it counts as hopeless. In [0, 1]; 0 never does.
-        margin: δ, by how much a proposed step must be worth more than the sampled one that it would replace. In [0, 1].
+        margin: δ, by how much a proposed step must be worth more than the sampled one that it would replace. In [0, 1];
+            at 1 none is proposed.
     """
 
     gamma: float = 0.3
+    enough: float = 1.0
     floor: float = 0.15
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, most in (("gamma", math.inf), ("floor", 1.0), ("margin", 1.0)):
+        for name, most in (("gamma", math.inf), ("enough", 1.0), ("floor", 1.0), ("margin", 1.0)):
             _in_range(name, getattr(self, name), most)
 
 
@@ -57,7 +60,7 @@ class GuidanceConfig:
     temperature: float = 1.0
     step_tokens: int = 48
     thresholds: Mapping[str, Thresholds] = field(default_factory=dict)
-    widening: int = 4
+    widening: int = 12
     backtracks: int = 0
     proposals: int = 1
     reminders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """Choosing each principle's thresholds by guided replies to training prompts that no value model learned from.
 
-One threshold after the other, each from a short list: γ while nothing is ever hopeless, then τ, then δ. A principle
-takes the least interfering value under which about as many of its prompts' replies are accepted as under any, of those
-values under which it does not refuse noticeably more that is harmless than the policy does by itself.
+One threshold after the other, each from a short list: δ, then κ, γ and τ. A principle takes the least interfering value
+under which about as many of its prompts' replies are accepted as under any, of those values under which it does not
+refuse more that is harmless than the policy does by itself.
 """
 
 from __future__ import annotations
@@ -13,36 +13,47 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.steering.baselines import plain
 from safeladder.steering.guidance import Thresholds
 from safeladder.steering.guided import GuidedDecoder
-from safeladder.steering.values import PRINCIPLES, Judgement, principle_of
+from safeladder.steering.values import Judgement, principle_of
 from safeladder.types import Completion, Rollout, SafeladderError, Sample, SamplingParams
 
 LISTS = (
-    ("gamma", (3.0, 1.0, 0.3, 0.1)),
-    ("floor", (0.0, 0.15, 0.3, 0.5, 0.7)),
-    ("margin", (0.3, 0.15, 0.0)),
+    ("margin", (1.0, 0.3, 0.15, 0.0)),
+    ("enough", (0.0, 0.15, 0.3, 0.5, 0.7, 1.0)),
+    ("gamma", (3.0, 1.0, 0.3)),
+    ("floor", (0.0, 0.15, 0.3, 0.5)),
 )
 """What is tried, in this order, that which interferes least first: it stays where nothing is better."""
-START = Thresholds(gamma=0.3, floor=0.0, margin=0.15)
-NEEDLESS_ALLOWED = 0.02
-"""Share of a principle's prompts that may be refused needlessly beyond those that the policy refuses by itself."""
+START = Thresholds(gamma=1.0, enough=0.3, floor=0.3, margin=1.0)
+"""Full guidance without proposed steps: each threshold is judged where the others do not stand in its way."""
 _BATCH = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """Of replies: how many there are, how many were accepted, needless refusals and unscored, and how many tokens were
-    generated for them."""
+    """Of replies: what became of each, in order (`+` accepted, `-` not, `?` unscored), how many were needless refusals,
+    and how many tokens were generated for them."""
 
-    prompts: int
-    accepted: int
+    replies: str
     needless: int
-    unscored: int
     tokens: int
+
+    @property
+    def prompts(self) -> int:
+        return len(self.replies)
+
+    @property
+    def accepted(self) -> int:
+        return self.replies.count("+")
+
+    @property
+    def unscored(self) -> int:
+        return self.replies.count("?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +63,19 @@ class Trial:
     principles: tuple[str, ...]
     thresholds: Thresholds | None
     outcomes: Tally
+
+    def counts(self) -> dict[str, Any]:
+        """For a model card: everything but what became of each single reply."""
+        found = self.outcomes
+        return {
+            "principles": self.principles,
+            "thresholds": None if self.thresholds is None else asdict(self.thresholds),
+            "prompts": found.prompts,
+            "accepted": found.accepted,
+            "needless": found.needless,
+            "unscored": found.unscored,
+            "tokens": found.tokens,
+        }
 
 
 Judge = Callable[[Sequence[Rollout]], list[Judgement]]
@@ -110,19 +134,24 @@ def choose(
 
 
 def best(tried: Mapping[Thresholds, Tally], alone: Tally) -> Thresholds:
-    """The first that is as good as the best: with accepted replies at most one standard error fewer than the most.
+    """The first that is as good as the best: its accepted replies are fewer by at most one standard error of the
+    difference, paired by prompt.
 
-    Both among those with few needless refusals more than the policy `alone`; where there are none, those with the
+    Both among those with no more needless refusals than the policy `alone`; where there are none, those with the
     fewest. (The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984: few prompts
     cannot tell such values apart, and the first interferes least.)
     """
-    allowed = alone.needless + NEEDLESS_ALLOWED * alone.prompts
-    fine = {own: tally for own, tally in tried.items() if tally.needless <= allowed}
+    fine = {own: tally for own, tally in tried.items() if tally.needless <= alone.needless}
     if not fine:
         return min(tried, key=lambda own: tried[own].needless)
-    most = max(tally.accepted for tally in fine.values())
-    error = math.sqrt(most * (1 - most / alone.prompts))
-    return next(own for own, tally in fine.items() if tally.accepted >= most - error)
+    most = max(fine.values(), key=lambda tally: tally.accepted)
+    return next(own for own, tally in fine.items() if most.accepted - tally.accepted <= _error(most, tally))
+
+
+def _error(one: Tally, other: Tally) -> float:
+    """Standard error of the difference in accepted replies to the same prompts were there none, as in McNemar's test:
+    the root of how many prompts only one of the two has right."""
+    return math.sqrt(sum((a == "+") != (b == "+") for a, b in zip(one.replies, other.replies, strict=True)))
 
 
 def _outcomes(
@@ -133,9 +162,9 @@ def _outcomes(
     own: Thresholds | None,
     seed: int,
 ) -> Tally:
-    config = decoder.config
+    config, names = decoder.config, [model.name for model in decoder.values]
     form = ResponseFormat(open_tag=config.open_tag, close_tag=config.close_tag)
-    decoder.config = replace(config, thresholds={} if own is None else dict.fromkeys(PRINCIPLES, own))
+    decoder.config = replace(config, thresholds={} if own is None else dict.fromkeys(names, own))
     judged: list[Judgement] = []
     tokens = 0
     for start in range(0, len(samples), _BATCH):
@@ -148,10 +177,8 @@ def _outcomes(
         tokens += sum(reply.cost.generated_tokens for reply in replies)
     decoder.config = config
     return Tally(
-        prompts=len(samples),
-        accepted=sum(found.accepted is True for found in judged),
+        replies="".join({True: "+", False: "-", None: "?"}[found.accepted] for found in judged),
         needless=sum(found.needless for found in judged),
-        unscored=sum(found.accepted is None for found in judged),
         tokens=tokens,
     )
 

@@ -1,7 +1,8 @@
 """Step-level guided decoding: sample several next steps, value each, keep the best, go back where none is good enough.
 
-    state = prompt + steps kept; w = route(prompt), weights that add up to 1; γ, τ, δ = those of the principles, by w
-    repeat: C = {k sampled next steps, duplicates dropped}
+    state = prompt + steps kept; w = route(prompt), weights that add up to 1; γ, κ, τ, δ = those of the principles, by w
+    repeat: g = the most likely next step; where w·v[g] > κ: keep g and go on
+            C = {g and k - 1 sampled next steps, duplicates dropped}
             v[c, m] = value model m of the state with c
             score(c) = w·v[c] + γ · mean log p(c);  b = argmax_c score(c)
             where w·v[b] < τ: sample more steps; then drop the last kept step and begin again, a few times at most; then
@@ -122,8 +123,7 @@ class GuidedDecoder:
             ]
             round_ = 0
             while live := [(i, r) for i, r in enumerate(replies) if not r.done]:
-                sampled = self._sample([r for _, r in live], seed + 7919 * round_)
-                decisions = self._decide([r for _, r in live], sampled, seed + 7919 * round_ + _WIDENING)
+                decisions = self._round([r for _, r in live], seed + 7919 * round_)
                 for (i, _), step in zip(live, decisions, strict=True):
                     if on_step is not None:
                         on_step(i, step)
@@ -140,7 +140,8 @@ class GuidedDecoder:
         """The distinct next steps after a context of at most `room` tokens, the likeliest first, and how many tokens
         were sampled for them."""
         reply = Reply(sample, tuple(context), {}, Thresholds(), room)
-        ((*steps,),) = self._sample([reply], seed)
+        (likeliest,), (others,) = self._likeliest([reply], seed), self._others([reply], seed)
+        steps = distinct([*likeliest, *others])
         found = [Completion(token_ids=s.token_ids, logprobs=s.logprobs, stop_reason=s.reason) for s in steps]
         return found, reply.generated
 
@@ -155,22 +156,36 @@ class GuidedDecoder:
     def _positions(self) -> Any:
         return getattr(self.engine, "positions", None)
 
-    def _sample(self, replies: Sequence[Reply], seed: int) -> list[list[NextStep]]:
-        """The distinct next steps of every reply, the likeliest one first."""
-        config = self.config
-        likeliest = [(0.0, 1)] if config.temperature else []
-        return self._draw(replies, [*likeliest, (config.temperature, config.candidates - len(likeliest))], seed)
+    def _round(self, replies: Sequence[Reply], seed: int) -> list[TrailStep]:
+        """One decision of every reply; what is likeliest is kept at once where it is worth enough."""
+        likeliest = self._likeliest(replies, seed)
+        asked = [i for i, r in enumerate(replies) if r.own.enough < 1]
+        judged = self._judge([replies[i] for i in asked], [likeliest[i] for i in asked])
+        decisions: dict[int, TrailStep] = {}
+        for i, found in zip(asked, judged, strict=True):
+            fresh = open_steps(replies[i], likeliest[i]) == likeliest[i]
+            if fresh and likeliest[i][0].reason is not StopReason.ERROR and found[0].value > replies[i].own.enough:
+                decisions[i] = replies[i].keep_best(likeliest[i], found)
+        rest = [i for i in range(len(replies)) if i not in decisions]
+        if rest:
+            others = self._others([replies[i] for i in rest], seed)
+            steps = [distinct([*likeliest[i], *more]) for i, more in zip(rest, others, strict=True)]
+            decisions.update(zip(rest, self._decide([replies[i] for i in rest], steps, seed + _WIDENING), strict=True))
+        return [decisions[i] for i in range(len(replies))]
 
-    def _draw(self, replies: Sequence[Reply], ways: Sequence[tuple[float, int]], seed: int) -> list[list[NextStep]]:
-        """The distinct ones of as many next steps as `ways`, (temperature, number), say."""
-        steps: list[list[NextStep]] = [[] for _ in replies]
-        for temperature, n in ways:
-            if n == 0:
-                continue
-            for group, found in zip(
-                steps, self._continue(replies, [()] * len(replies), temperature, n, seed), strict=True
-            ):
-                group += found
+    def _likeliest(self, replies: Sequence[Reply], seed: int) -> list[list[NextStep]]:
+        """The most likely next step of every reply."""
+        return self._draw(replies, 0.0, 1, seed)
+
+    def _others(self, replies: Sequence[Reply], seed: int) -> list[list[NextStep]]:
+        """The distinct sampled ones."""
+        return self._draw(replies, self.config.temperature, self.config.candidates - 1, seed)
+
+    def _draw(self, replies: Sequence[Reply], temperature: float, n: int, seed: int) -> list[list[NextStep]]:
+        """The distinct ones of `n` next steps of every reply."""
+        if n == 0:
+            return [[] for _ in replies]
+        steps = self._continue(replies, [()] * len(replies), temperature, n, seed)
         for extension in range(1, _EXTENSIONS + 1):
             open_ = [(i, j) for i, group in enumerate(steps) for j, step in enumerate(group) if not step.whole]
             if not open_:
@@ -178,7 +193,7 @@ class GuidedDecoder:
             rest = self._continue(
                 [replies[i] for i, _ in open_],
                 [steps[i][j].token_ids for i, j in open_],
-                self.config.temperature,
+                temperature,
                 1,
                 seed + 104729 * extension,
             )
@@ -222,8 +237,8 @@ class GuidedDecoder:
         judged = self._judge(replies, steps)
         hopeless = hopeless_of(replies, judged)
         if hopeless and config.widening:
-            ways = [(config.temperature, config.widening)]
-            for i, more in zip(hopeless, self._draw([replies[i] for i in hopeless], ways, seed), strict=True):
+            wider = self._draw([replies[i] for i in hopeless], config.temperature, config.widening, seed)
+            for i, more in zip(hopeless, wider, strict=True):
                 steps[i] = open_steps(replies[i], distinct([*steps[i], *more]))
             again = self._judge([replies[i] for i in hopeless], [steps[i] for i in hopeless])
             for i, found in zip(hopeless, again, strict=True):
@@ -234,7 +249,7 @@ class GuidedDecoder:
             reply = replies[i]
             if reply.backtracks < config.backtracks:
                 continue
-            if self._proposer is not None and reply.proposals < config.proposals:
+            if self._proposer is not None and reply.proposals < config.proposals and reply.own.margin < 1:
                 proposed = self._propose(reply)
                 if proposed:
                     reply.proposals += 1
@@ -246,21 +261,10 @@ class GuidedDecoder:
                 judged[i] = found
         decisions = []
         for i, (reply, found) in enumerate(zip(replies, judged, strict=True)):
-            back = i in hopeless and reply.backtracks < config.backtracks
-            best = max(range(len(found)), key=lambda j: found[j].score)
-            step = TrailStep(
-                depth=len(reply.kept),
-                action="backtrack" if back else "keep",
-                chosen=None if back else best,
-                weights=reply.weights,
-                candidates=tuple(found),
-            )
-            reply.trail.append(step)
-            if back:
-                reply.go_back(steps[i])
+            if i in hopeless and reply.backtracks < config.backtracks:
+                decisions.append(reply.go_back(steps[i], found))
             else:
-                reply.keep(steps[i][best])
-            decisions.append(step)
+                decisions.append(reply.keep_best(steps[i], found))
         return decisions
 
     def _propose(self, reply: Reply) -> list[NextStep]:

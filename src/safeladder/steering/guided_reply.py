@@ -64,16 +64,29 @@ class Reply:
         ended = bool(self.kept) and self.kept[-1].reason in (StopReason.EOS, StopReason.ERROR)
         return ended or self.room < 1
 
-    def keep(self, step: NextStep) -> None:
-        self.kept.append(step)
+    def keep_best(self, steps: Sequence[NextStep], judged: Sequence[Candidate]) -> TrailStep:
+        """Keep the step of the highest score; the decision is on the trail."""
+        best = max(range(len(judged)), key=lambda j: judged[j].score)
+        decision = self._decided("keep", best, judged)
+        self.kept.append(steps[best])
+        return decision
 
-    def go_back(self, steps: Sequence[NextStep]) -> None:
+    def _decided(self, action: str, chosen: int | None, judged: Sequence[Candidate]) -> TrailStep:
+        decision = TrailStep(
+            depth=len(self.kept), action=action, chosen=chosen, weights=self.weights, candidates=tuple(judged)
+        )
+        self.trail.append(decision)
+        return decision
+
+    def go_back(self, steps: Sequence[NextStep], judged: Sequence[Candidate]) -> TrailStep:
         """Drop the last kept step; neither it nor what was found hopeless after it is taken again."""
+        decision = self._decided("backtrack", None, judged)
         self.backtracks += 1
         self.rejected.update((self.said, step.token_ids) for step in steps)
         if self.kept:
             last = self.kept.pop()
             self.rejected.add((self.said, last.token_ids))
+        return decision
 
     def result(self, engine: Engine, seconds: float, positions: int | None) -> GuidedResult:
         last = self.kept[-1].reason

@@ -144,13 +144,13 @@ def run_train(options: argparse.Namespace) -> int:
         "plan": asdict(plan),
         "train": {"prompts": len(train), "prefixes": len(found[0].prompt), "unscored": found[0].unscored},
         "held_out": measure(heads, found[1]),
-        "choice": {"prompts": len(choice), "runs": [asdict(trial) for trial in trials]},
+        "choice": {"prompts": len(choice), "runs": [trial.counts() for trial in trials]},
         "config": asdict(decoder.config),
     }
     heads.save(out, card)
     print(_text(card["held_out"]))
     for name, own in chosen.items():
-        print(f"{name:14} gamma {own.gamma:g}, floor {own.floor:g}, margin {own.margin:g}")
+        print(f"{name:14} gamma {own.gamma:g}, enough {own.enough:g}, floor {own.floor:g}, margin {own.margin:g}")
     print(f"wrote {out}")
     return 0
 

@@ -12,10 +12,11 @@ from typing import Protocol, runtime_checkable
 
 from safeladder.types import Engine, Response, Rollout, Sample, Score, StopReason, Verifier
 
-PRINCIPLES = ("safety", "value", "knowledge")
+PRINCIPLES = ("safety", "value", "knowledge", "capability")
 """The principles of the value models that `safeladder pvm train` makes, in the order of their columns."""
 
-_SAFETY_LABELS = frozenset({"safety", "jailbreak"})
+_LABELS = {"safety": "safety", "jailbreak": "safety", "value": "value", "knowledge": "knowledge",
+           "knowledge_rule": "knowledge"}  # fmt: skip
 _SAFE_VERDICTS = frozenset({"safe with warning", "safe with refusal", "safe without risk"})
 _NEEDLESS = "unnecessary refusal"
 _UNSAFE_VERDICTS = frozenset({"illogical completion", "unsafe", _NEEDLESS})
@@ -105,11 +106,11 @@ class VerifierValues:
 
 
 def principle_of(label: str) -> str:
-    """Which principle's verifiers judge samples of a label: everything that is neither safety nor value is a matter of
-    being right, which SafeWork-R1 has its knowledge verifier judge."""
-    if label in _SAFETY_LABELS:
-        return "safety"
-    return "value" if label == "value" else "knowledge"
+    """Which principle's verifiers judge samples of a label.
+
+    What is neither safety, value nor knowledge is a task, which can be worked out step by step; whether a fact is right
+    can hardly be told from the reply, so the two have value models and thresholds of their own."""
+    return _LABELS.get(label, "capability")
 
 
 @dataclass(frozen=True, slots=True)
