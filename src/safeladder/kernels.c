@@ -144,6 +144,226 @@ void log_softmax_backward(int64_t n, int64_t size, const int64_t *targets, const
     }
 }
 
+/* Matrix products c [m][n] = start + a·b. b is packed: panels of 16 columns, each [depth][16], the last one filled up
+ * with zeros. An element is one sum over the depth, in order, whatever the number of rows. a has its depth side by side
+ * (step_a 1), or its rows (ld_a 1). `start` may be NULL, or one row for all (ld_start 0), or c itself.
+ */
+#define PANEL 16
+#define TILE 6
+
+#define PRODUCT(ROWS)                                                                                              \
+    static inline __attribute__((always_inline)) void product##ROWS(                                               \
+        int64_t depth, int64_t width, const float *a, int64_t ld_a, int64_t step_a, const float *panel,            \
+        const float *start, int64_t ld_start, float *c, int64_t ld_c) {                                            \
+        v8 sum[ROWS][2];                                                                                           \
+        _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) sum[i][0] = sum[i][1] = (v8){0};                    \
+        for (int64_t k = 0; k < depth; k++) {                                                                      \
+            v8 left = *(const v8 *)(panel + k * PANEL), right = *(const v8 *)(panel + k * PANEL + 8);              \
+            _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) {                                               \
+                float factor = a[i * ld_a + k * step_a];                                                           \
+                sum[i][0] += factor * left, sum[i][1] += factor * right;                                           \
+            }                                                                                                      \
+        }                                                                                                          \
+        _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) {                                                   \
+            const float *from = start ? start + i * ld_start : NULL;                                               \
+            float *to = c + i * ld_c;                                                                              \
+            if (width == PANEL) {                                                                                  \
+                if (from) sum[i][0] += *(const v8 *)from, sum[i][1] += *(const v8 *)(from + 8);                    \
+                *(v8 *)to = sum[i][0], *(v8 *)(to + 8) = sum[i][1];                                                \
+            } else                                                                                                 \
+                for (int64_t j = 0; j < width; j++) to[j] = (from ? from[j] : 0.0f) + sum[i][j / 8][j % 8];        \
+        }                                                                                                          \
+    }
+PRODUCT(1) PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6)
+
+/* A panel's columns of the product. */
+static inline void columns(int64_t m, int64_t depth, int64_t width, const float *a, int64_t ld_a, int64_t step_a,
+                           const float *panel, const float *start, int64_t ld_start, float *c, int64_t ld_c) {
+    for (int64_t i = 0; i < m; i += TILE) {
+        const float *rows = a + i * ld_a, *from = start ? start + i * ld_start : NULL;
+        float *out = c + i * ld_c;
+        switch (m - i) {
+        case 1: product1(depth, width, rows, ld_a, step_a, panel, from, ld_start, out, ld_c); break;
+        case 2: product2(depth, width, rows, ld_a, step_a, panel, from, ld_start, out, ld_c); break;
+        case 3: product3(depth, width, rows, ld_a, step_a, panel, from, ld_start, out, ld_c); break;
+        case 4: product4(depth, width, rows, ld_a, step_a, panel, from, ld_start, out, ld_c); break;
+        case 5: product5(depth, width, rows, ld_a, step_a, panel, from, ld_start, out, ld_c); break;
+        default: product6(depth, width, rows, ld_a, step_a, panel, from, ld_start, out, ld_c);
+        }
+    }
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+#define WHOLE(count) (((count) + PANEL - 1) / PANEL * PANEL)
+
+typedef struct {
+    int64_t start, size, before, context;
+} span; /* a row's own tokens, and the tokens of the prompt that it sees as well */
+
+static int64_t token(const span *s, int64_t k) { return k < s->context ? s->before + k : s->start + k - s->context; }
+
+/* Keys or values of a row as the b of products with queries: panels [size][16] of keys, zeros after the last. */
+static void as_columns(const span *s, int64_t size, const float *x, int64_t ld_x, float *out) {
+    int64_t keys = s->context + s->size;
+    for (int64_t k = 0; k < WHOLE(keys); k++) {
+        const float *row = k < keys ? x + token(s, k) * ld_x : NULL;
+        float *to = out + k / PANEL * PANEL * size + k % PANEL;
+        for (int64_t c = 0; c < size; c++) to[c * PANEL] = row ? row[c] : 0.0f;
+    }
+}
+
+/* `count` rows [size] as the b of products over them: panels [count][16] of their elements. */
+static void panels(int64_t count, int64_t size, const float *x, int64_t ld_x, float *out, int64_t ld_out) {
+    for (int64_t c = 0; c < size; c += PANEL)
+        for (int64_t k = 0; k < count; k++)
+            for (int64_t i = 0; i < PANEL; i++)
+                out[c * ld_out + k * PANEL + i] = c + i < size ? x[k * ld_x + c + i] : 0.0f;
+}
+
+static void as_rows(const span *s, int64_t size, const float *x, int64_t ld_x, float *out) {
+    int64_t keys = s->context + s->size;
+    panels(s->context, size, x + s->before * ld_x, ld_x, out, keys);
+    panels(s->size, size, x + s->start * ld_x, ld_x, out + s->context * PANEL, keys);
+}
+
+static int64_t widest(int64_t rows, const span *spans) {
+    int64_t most = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t keys = spans[r].context + spans[r].size;
+        most = keys > most ? keys : most;
+    }
+    return WHOLE(most);
+}
+
+/* Products of `count` queries (or gradients) x with the columns of all keys that the last of them sees. */
+static void against(int64_t count, int64_t keys, int64_t size, const float *x, int64_t ld_x, const float *columns_,
+                    float *out, int64_t ld_out) {
+    for (int64_t k = 0; k < keys; k += PANEL)
+        columns(count, size, PANEL, x, ld_x, 1, columns_ + k * size, NULL, 0, out + k, ld_out);
+}
+
+/* out [m][size] = start + weights·rows, where a row of weights counts from `first` of `depth` on. */
+static void weighted(int64_t m, int64_t first, int64_t depth, int64_t size, const float *weights, int64_t ld_weights,
+                     int64_t step, const float *rows, int64_t count, const float *start, float *out, int64_t ld_out) {
+    for (int64_t c = 0; c < size; c += PANEL)
+        columns(m, depth - first, least(size - c, PANEL), weights + first * step, ld_weights, step,
+                rows + c * count + first * PANEL, start ? start + c : NULL, ld_out, out + c, ld_out);
+}
+
+int attend(int64_t rows, const span *spans, int64_t heads, int64_t kv_heads, int64_t size, int64_t ld_x,
+           const float *x, float *out, float *lse, int threads) {
+    int64_t most = widest(rows, spans), group = heads / kv_heads, failed = 0;
+    float scale = 1.0f / sqrtf(size);
+#pragma omp parallel num_threads(threads)
+    {
+        float *room = malloc((size_t)(most * size + most * WHOLE(size) + TILE * most) * sizeof(float));
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+        }
+        float *keys_ = room, *values = keys_ + most * size, *scores = values + most * WHOLE(size);
+#pragma omp for collapse(2) schedule(dynamic, 4)
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t g = 0; g < kv_heads; g++) {
+                if (!room) continue;
+                const span *s = spans + r;
+                as_columns(s, size, x + (heads + g) * size, ld_x, keys_);
+                as_rows(s, size, x + (heads + kv_heads + g) * size, ld_x, values);
+                for (int64_t h = g * group; h < (g + 1) * group; h++)
+                    for (int64_t t = 0; t < s->size; t += TILE) {
+                        int64_t i = s->start + t, count = least(s->size - t, TILE), keys = s->context + t + count;
+                        against(count, keys, size, x + i * ld_x + h * size, ld_x, keys_, scores, most);
+                        for (int64_t q = 0; q < count; q++) {
+                            float *row = scores + q * most, highest = -INFINITY, total = 0;
+                            int64_t seen = keys - count + q + 1;
+#pragma omp simd reduction(max : highest)
+                            for (int64_t k = 0; k < seen; k++) highest = row[k] > highest ? row[k] : highest;
+#pragma omp simd reduction(+ : total)
+                            for (int64_t k = 0; k < seen; k++) total += row[k] = exp_((row[k] - highest) * scale);
+                            float share = 1.0f / total;
+#pragma omp simd
+                            for (int64_t k = 0; k < seen; k++) row[k] *= share;
+                            for (int64_t k = seen; k < keys; k++) row[k] = 0;
+                            lse[(i + q) * heads + h] = highest * scale + logf(total);
+                        }
+                        weighted(count, 0, keys, size, scores, most, 1, values, s->context + s->size, NULL,
+                                 out + (i * heads + h) * size, heads * size);
+                    }
+            }
+        free(room);
+    }
+    return (int)failed;
+}
+
+/* Keys and values of a shared prompt gather gradients of all its rows, so threads split the heads, not the rows. */
+int attend_backward(int64_t rows, const span *spans, int64_t heads, int64_t kv_heads, int64_t size, int64_t ld_x,
+                    const float *x, const float *attended, const float *lse, const float *gradient, float *out,
+                    int threads) {
+    int64_t most = widest(rows, spans), group = heads / kv_heads, failed = 0, longest = 0, wide = WHOLE(size);
+    float scale = 1.0f / sqrtf(size);
+    for (int64_t r = 0; r < rows; r++) longest = spans[r].size > longest ? spans[r].size : longest;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t g = 0; g < kv_heads; g++) {
+        float *room = malloc((size_t)(2 * most * size + most * wide + 2 * longest * (most + wide)) * sizeof(float));
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+            continue;
+        }
+        float *keys_ = room, *values = keys_ + most * size, *key_rows = values + most * size;
+        float *p = key_rows + most * wide, *d = p + longest * most;
+        float *queries = d + longest * most, *d_outs = queries + longest * wide;
+        for (int64_t r = 0; r < rows; r++) {
+            const span *s = spans + r;
+            int64_t all = s->context + s->size;
+            const float *key = x + (heads + g) * size, *value = x + (heads + kv_heads + g) * size;
+            as_columns(s, size, key, ld_x, keys_);
+            as_columns(s, size, value, ld_x, values);
+            as_rows(s, size, key, ld_x, key_rows);
+            for (int64_t h = g * group; h < (g + 1) * group; h++) {
+                const float *query = x + s->start * ld_x + h * size;
+                const float *d_o = gradient + (s->start * heads + h) * size;
+                panels(s->size, size, query, ld_x, queries, s->size);
+                panels(s->size, size, d_o, heads * size, d_outs, s->size);
+                for (int64_t t = 0; t < s->size; t += TILE) {
+                    int64_t i = s->start + t, count = least(s->size - t, TILE), keys = s->context + t + count;
+                    against(count, keys, size, query + t * ld_x, ld_x, keys_, p + t * most, most);
+                    against(count, keys, size, d_o + t * heads * size, heads * size, values, d + t * most, most);
+                    for (int64_t q = 0; q < count; q++) {
+                        const float *o = attended + ((i + q) * heads + h) * size, *d_oq = d_o + (t + q) * heads * size;
+                        float *p_row = p + (t + q) * most, *d_row = d + (t + q) * most, delta = 0;
+                        float normaliser = lse[(i + q) * heads + h];
+                        int64_t seen = keys - count + q + 1;
+#pragma omp simd reduction(+ : delta)
+                        for (int64_t c = 0; c < size; c++) delta += o[c] * d_oq[c];
+#pragma omp simd
+                        for (int64_t k = 0; k < seen; k++) {
+                            p_row[k] = exp_(p_row[k] * scale - normaliser);
+                            d_row[k] = p_row[k] * (d_row[k] - delta) * scale;
+                        }
+                        for (int64_t k = seen; k < keys; k++) p_row[k] = d_row[k] = 0;
+                    }
+                    weighted(count, 0, keys, size, d + t * most, most, 1, key_rows, all, NULL,
+                             out + i * ld_x + h * size, ld_x);
+                }
+                /* Keys of the prompt are seen by all of the row, its own ones from themselves on. */
+                for (int64_t k = 0; k < all;) {
+                    int64_t first = k < s->context ? 0 : k - s->context;
+                    int64_t count = least((k < s->context ? s->context : all) - k, TILE);
+                    first = first / TILE * TILE; /* later queries of a tile have zeros for keys that they do not see */
+                    float *d_key = out + token(s, k) * ld_x + (heads + g) * size, *d_value = d_key + kv_heads * size;
+                    weighted(count, first, s->size, size, d + k, 1, most, queries, s->size, d_key, d_key, ld_x);
+                    weighted(count, first, s->size, size, p + k, 1, most, d_outs, s->size, d_value, d_value, ld_x);
+                    k += count;
+                }
+            }
+        }
+        free(room);
+    }
+    return (int)failed;
+}
+
 /* out[c] = sum over k from `from` to `to` of weights[k·step] · rows[k][c], c < size, a multiple of 8. */
 static inline void combine(int64_t from, int64_t to, int64_t size, const float *weights, int64_t step,
                            const float *rows, int64_t ld_rows, float *out) {
@@ -167,211 +387,11 @@ static inline void combine(int64_t from, int64_t to, int64_t size, const float *
     }
 }
 
-#define WHOLE(count) (((count) + 15) / 16 * 16) /* whole vectors: the rest of a loop, one by one, costs as much */
-
-/* out[k] = scale · <vector, column k of columns>, k < count, and `beyond` up to WHOLE(count); `columns` [size][padded].
- */
-static inline void products(int64_t count, int64_t size, int64_t padded, float scale, float beyond,
-                            const float *vector, const float *columns, float *out) {
-    for (int64_t k = 0; k < count; k += 16) {
-        v8 a[4] = {{0}}, b[4] = {{0}}; /* four sums at a time: one would wait for its own last addition */
-        for (int64_t c = 0; c < size; c += 4)
-            for (int j = 0; j < 4; j++) {
-                const float *column = columns + (c + j) * padded + k;
-                a[j] += vector[c + j] * *(const v8 *)column;
-                b[j] += vector[c + j] * *(const v8 *)(column + 8);
-            }
-        *(v8 *)(out + k) = ((a[0] + a[1]) + (a[2] + a[3])) * scale;
-        *(v8 *)(out + k + 8) = ((b[0] + b[1]) + (b[2] + b[3])) * scale;
-    }
-    for (int64_t k = count; k < WHOLE(count); k++) out[k] = beyond;
-}
-
-typedef struct {
-    int64_t start, size, before, context;
-} span; /* a row's own tokens, and the tokens of the prompt that it sees as well */
-
-static int64_t token(const span *s, int64_t k) { return k < s->context ? s->before + k : s->start + k - s->context; }
-
-static void transposed(const span *s, int64_t size, int64_t padded, const float *x, int64_t ld_x, float *out) {
-    int64_t keys = s->context + s->size;
-    for (int64_t k = 0; k < padded; k++) {
-        const float *row = k < keys ? x + token(s, k) * ld_x : NULL;
-        for (int64_t c = 0; c < size; c++) out[c * padded + k] = row ? row[c] : 0.0f;
-    }
-}
-
-static void gathered(const span *s, int64_t size, const float *x, int64_t ld_x, float *out) {
-    for (int64_t k = 0; k < s->context + s->size; k++)
-        memcpy(out + k * size, x + token(s, k) * ld_x, size * sizeof(float));
-}
-
-static int64_t widest(int64_t rows, const span *spans) {
-    int64_t most = 0;
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t keys = spans[r].context + spans[r].size;
-        most = keys > most ? keys : most;
-    }
-    return WHOLE(most);
-}
-
-int attend(int64_t rows, const span *spans, int64_t heads, int64_t kv_heads, int64_t size, int64_t ld_x,
-           const float *x, float *out, float *lse, int threads) {
-    int64_t most = widest(rows, spans), group = heads / kv_heads, failed = 0;
-    float scale = 1.0f / sqrtf(size);
-#pragma omp parallel num_threads(threads)
-    {
-        float *room = malloc((size_t)(2 * most * size + most) * sizeof(float));
-        if (!room) {
-#pragma omp atomic write
-            failed = 1;
-        }
-        float *columns = room, *values = room + most * size, *scores = room + 2 * most * size;
-#pragma omp for collapse(2) schedule(dynamic, 4)
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t g = 0; g < kv_heads; g++) {
-                if (!room) continue;
-                const span *s = spans + r;
-                int64_t padded = WHOLE(s->context + s->size);
-                transposed(s, size, padded, x + (heads + g) * size, ld_x, columns);
-                gathered(s, size, x + (heads + kv_heads + g) * size, ld_x, values);
-                for (int64_t h = g * group; h < (g + 1) * group; h++)
-                    for (int64_t t = 0; t < s->size; t++) {
-                        int64_t i = s->start + t, keys = s->context + t + 1;
-                        products(keys, size, padded, scale, -INFINITY, x + i * ld_x + h * size, columns, scores);
-                        float highest = scores[0], total = 0;
-#pragma omp simd reduction(max : highest)
-                        for (int64_t k = 0; k < WHOLE(keys); k++) highest = scores[k] > highest ? scores[k] : highest;
-#pragma omp simd reduction(+ : total)
-                        for (int64_t k = 0; k < WHOLE(keys); k++) total += scores[k] = exp_(scores[k] - highest);
-                        float share = 1.0f / total;
-#pragma omp simd
-                        for (int64_t k = 0; k < WHOLE(keys); k++) scores[k] *= share;
-                        combine(0, keys, size, scores, 1, values, size, out + (i * heads + h) * size);
-                        lse[i * heads + h] = highest + logf(total);
-                    }
-            }
-        free(room);
-    }
-    return (int)failed;
-}
-
-/* Keys and values of a shared prompt gather gradients of all its rows, so threads split the heads, not the rows. */
-int attend_backward(int64_t rows, const span *spans, int64_t heads, int64_t kv_heads, int64_t size, int64_t ld_x,
-                    const float *x, const float *attended, const float *lse, const float *gradient, float *out,
-                    int threads) {
-    int64_t most = widest(rows, spans), group = heads / kv_heads, failed = 0, longest = 0;
-    float scale = 1.0f / sqrtf(size);
-    for (int64_t r = 0; r < rows; r++) longest = spans[r].size > longest ? spans[r].size : longest;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t g = 0; g < kv_heads; g++) {
-        size_t wanted = 3 * most * size + 2 * longest * most + 3 * longest * size + size;
-        float *room = malloc(wanted * sizeof(float));
-        if (!room) {
-#pragma omp atomic write
-            failed = 1;
-            continue;
-        }
-        float *columns = room, *value_columns = columns + most * size, *keys_ = value_columns + most * size;
-        float *p = keys_ + most * size, *d = p + longest * most;
-        float *queries = d + longest * most, *d_outs = queries + longest * size, *sum = d_outs + longest * size;
-        for (int64_t r = 0; r < rows; r++) {
-            const span *s = spans + r;
-            int64_t keys = s->context + s->size, padded = WHOLE(keys);
-            const float *key = x + (heads + g) * size, *value = x + (heads + kv_heads + g) * size;
-            transposed(s, size, padded, key, ld_x, columns);
-            transposed(s, size, padded, value, ld_x, value_columns);
-            gathered(s, size, key, ld_x, keys_);
-            for (int64_t h = g * group; h < (g + 1) * group; h++) {
-                for (int64_t t = 0; t < s->size; t++) {
-                    int64_t i = s->start + t, seen = s->context + t + 1;
-                    const float *query = x + i * ld_x + h * size, *o = attended + (i * heads + h) * size;
-                    const float *d_o = gradient + (i * heads + h) * size;
-                    float *p_row = p + t * most, *d_row = d + t * most, delta = 0, normaliser = lse[i * heads + h];
-                    memcpy(queries + t * size, query, size * sizeof(float));
-                    memcpy(d_outs + t * size, d_o, size * sizeof(float));
-#pragma omp simd reduction(+ : delta)
-                    for (int64_t c = 0; c < size; c++) delta += o[c] * d_o[c];
-                    products(seen, size, padded, scale, -INFINITY, query, columns, p_row);
-                    products(seen, size, padded, 1.0f, 0.0f, d_o, value_columns, d_row);
-#pragma omp simd
-                    for (int64_t k = 0; k < WHOLE(seen); k++) {
-                        p_row[k] = exp_(p_row[k] - normaliser);
-                        d_row[k] = p_row[k] * (d_row[k] - delta) * scale;
-                    }
-                    combine(0, seen, size, d_row, 1, keys_, size, out + i * ld_x + h * size);
-                }
-                for (int64_t k = 0; k < keys; k++) {
-                    int64_t first = k < s->context ? 0 : k - s->context;
-                    float *d_key = out + token(s, k) * ld_x + (heads + g) * size, *d_value = d_key + kv_heads * size;
-                    combine(first, s->size, size, d + k, most, queries, size, sum);
-                    for (int64_t c = 0; c < size; c++) d_key[c] += sum[c];
-                    combine(first, s->size, size, p + k, most, d_outs, size, sum);
-                    for (int64_t c = 0; c < size; c++) d_value[c] += sum[c];
-                }
-            }
-        }
-        free(room);
-    }
-    return (int)failed;
-}
-
-/* Matrix products c [m][n] = start + a·b. b is packed: panels of 16 columns, each [depth][16], the last one filled up
- * with zeros. An element is one sum over the depth, in order, whatever the number of rows. `start` may be NULL, or one
- * row for all (ld_start 0), or c itself.
- */
-#define PANEL 16
-#define TILE 6
-
-#define PRODUCT(ROWS)                                                                                              \
-    static inline __attribute__((always_inline)) void product##ROWS(                                               \
-        int64_t depth, int64_t width, const float *a, int64_t ld_a, const float *panel, const float *start,        \
-        int64_t ld_start, float *c, int64_t ld_c) {                                                                \
-        v8 sum[ROWS][2];                                                                                           \
-        _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) sum[i][0] = sum[i][1] = (v8){0};                    \
-        for (int64_t k = 0; k < depth; k++) {                                                                      \
-            v8 left = *(const v8 *)(panel + k * PANEL), right = *(const v8 *)(panel + k * PANEL + 8);              \
-            _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) {                                               \
-                float factor = a[i * ld_a + k];                                                                    \
-                sum[i][0] += factor * left, sum[i][1] += factor * right;                                           \
-            }                                                                                                      \
-        }                                                                                                          \
-        _Pragma("GCC unroll 6") for (int i = 0; i < ROWS; i++) {                                                   \
-            const float *from = start ? start + i * ld_start : NULL;                                               \
-            float *to = c + i * ld_c;                                                                              \
-            if (width == PANEL) {                                                                                  \
-                if (from) sum[i][0] += *(const v8 *)from, sum[i][1] += *(const v8 *)(from + 8);                    \
-                *(v8 *)to = sum[i][0], *(v8 *)(to + 8) = sum[i][1];                                                \
-            } else                                                                                                 \
-                for (int64_t j = 0; j < width; j++) to[j] = (from ? from[j] : 0.0f) + sum[i][j / 8][j % 8];        \
-        }                                                                                                          \
-    }
-PRODUCT(1) PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6)
-
-/* A panel's columns of the product. */
-static void columns(int64_t m, int64_t depth, int64_t width, const float *a, int64_t ld_a, const float *panel,
-                    const float *start, int64_t ld_start, float *c, int64_t ld_c) {
-    for (int64_t i = 0; i < m; i += TILE) {
-        const float *rows = a + i * ld_a, *from = start ? start + i * ld_start : NULL;
-        float *out = c + i * ld_c;
-        switch (m - i) {
-        case 1: product1(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
-        case 2: product2(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
-        case 3: product3(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
-        case 4: product4(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
-        case 5: product5(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c); break;
-        default: product6(depth, width, rows, ld_a, panel, from, ld_start, out, ld_c);
-        }
-    }
-}
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static void product(int64_t m, int64_t n, int64_t depth, const float *a, int64_t ld_a, const float *packed,
                     const float *start, int64_t ld_start, float *c, int64_t ld_c) {
     for (int64_t j = 0; j < n; j += PANEL)
-        columns(m, depth, least(n - j, PANEL), a, ld_a, packed + j * depth, start ? start + j : NULL, ld_start, c + j,
-                ld_c);
+        columns(m, depth, least(n - j, PANEL), a, ld_a, 1, packed + j * depth, start ? start + j : NULL, ld_start,
+                c + j, ld_c);
 }
 
 /* A weight [n][depth] as the b of products x·weightᵀ. */
@@ -575,7 +595,7 @@ static void symmetric(int64_t m, const float *a, const float *b, float *c, float
                 memcpy(panel + k * PANEL, b + k * m + j, PANEL * sizeof(float));
             else
                 memcpy(panel + k * PANEL, b + k * m + j, width * sizeof(float));
-        columns(least(j + PANEL, m), m, width, a, m, panel, NULL, 0, c + j, m);
+        columns(least(j + PANEL, m), m, width, a, m, 1, panel, NULL, 0, c + j, m);
         for (int64_t k = 0; k < width; k++)
             for (int64_t i = 0; i < j; i++) c[(j + k) * m + i] = c[i * m + j + k];
     }
