@@ -329,5 +329,5 @@ def test_overhead_of_a_sample(tmp_path: Path) -> None:
     begun = time.process_time()
     evaluate(engine, samples(200), tmp_path)
     milliseconds = 1000 * (time.process_time() - begun) / 200
-    # About 2 on an idle core, all of it the log; the bound leaves room for a busy machine.
-    assert milliseconds < 10
+    # About 4.5 on a busy machine, all of it the log; Inspect's own run took 15 there.
+    assert milliseconds < 15

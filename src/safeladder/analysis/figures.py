@@ -93,6 +93,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG; equal figures give equal bytes."""
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        # Left in place, it would have the whole figure drawn once more, unseen, to be laid out.
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
