@@ -364,26 +364,19 @@ int attend_backward(int64_t rows, const span *spans, int64_t heads, int64_t kv_h
     return (int)failed;
 }
 
-/* out[c] = sum over k from `from` to `to` of weights[k·step] · rows[k][c], c < size, a multiple of 8. */
-static inline void combine(int64_t from, int64_t to, int64_t size, const float *weights, int64_t step,
-                           const float *rows, int64_t ld_rows, float *out) {
+/* out[c] = sum of weights[k] · rows[k][c] over k < count, c < size, a multiple of 8. */
+static inline void combine(int64_t count, int64_t size, const float *weights, const float *rows, float *out) {
     int64_t c = 0;
     for (; c + 32 <= size; c += 32) {
-        v8 a = {0}, b = {0}, d = {0}, e = {0};
-        for (int64_t k = from; k < to; k++) {
-            const float *row = rows + k * ld_rows + c;
-            float w = weights[k * step];
-            a += w * *(const v8 *)row;
-            b += w * *(const v8 *)(row + 8);
-            d += w * *(const v8 *)(row + 16);
-            e += w * *(const v8 *)(row + 24);
-        }
-        *(v8 *)(out + c) = a, *(v8 *)(out + c + 8) = b, *(v8 *)(out + c + 16) = d, *(v8 *)(out + c + 24) = e;
+        v8 sum[4] = {{0}};
+        for (int64_t k = 0; k < count; k++)
+            for (int j = 0; j < 4; j++) sum[j] += weights[k] * *(const v8 *)(rows + k * size + c + 8 * j);
+        for (int j = 0; j < 4; j++) *(v8 *)(out + c + 8 * j) = sum[j];
     }
     for (; c < size; c += 8) {
-        v8 a = {0};
-        for (int64_t k = from; k < to; k++) a += weights[k * step] * *(const v8 *)(rows + k * ld_rows + c);
-        *(v8 *)(out + c) = a;
+        v8 sum = {0};
+        for (int64_t k = 0; k < count; k++) sum += weights[k] * *(const v8 *)(rows + k * size + c);
+        *(v8 *)(out + c) = sum;
     }
 }
 
@@ -453,7 +446,7 @@ static void attend_row(const cached *shape, const float *x, const float *c, cons
             float share = 1.0f / total;
 #pragma omp simd
             for (int64_t k = 0; k <= place; k++) scores[k] *= share;
-            combine(0, place + 1, size, scores, 1, value, size, out + h * size);
+            combine(place + 1, size, scores, value, out + h * size);
         }
     }
 }
