@@ -144,7 +144,7 @@ def through_inspect(engine: Engine, samples: list[Sample], options: argparse.Nam
         verifiers=[RefusalDetector()],
         judge="offline: refusal",
     )
-    attachment = Attachment(engine=engine, samples={}, format=ResponseFormat(), batch_size=options.batch)
+    attachment = Attachment(engine=engine, format=ResponseFormat(), batch_size=options.batch)
     api = attach("benchmark", attachment)
     subject = Subject(kind="local", name="m", identity="m", revision="", model=Model(api, _config()), arguments={})
     with tempfile.TemporaryDirectory() as folder:

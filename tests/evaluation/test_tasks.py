@@ -6,7 +6,6 @@ import gc
 import logging
 import math
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -321,13 +320,3 @@ def test_the_applications_logging_and_collector_are_left_alone(tmp_path: Path) -
     before = (root.level, list(root.handlers), gc.get_threshold(), gc.get_freeze_count())
     evaluate(FakeEngine(lambda s: answer()), samples(2), tmp_path)
     assert (root.level, list(root.handlers), gc.get_threshold(), gc.get_freeze_count()) == before
-
-
-def test_overhead_of_a_sample(tmp_path: Path) -> None:
-    engine = FakeEngine(lambda s: answer())
-    evaluate(engine, samples(5), tmp_path)  # imports
-    begun = time.process_time()
-    evaluate(engine, samples(200), tmp_path)
-    milliseconds = 1000 * (time.process_time() - begun) / 200
-    # About 4.5 on a busy machine, all of it the log; Inspect's own run took 15 there.
-    assert milliseconds < 15
