@@ -20,7 +20,7 @@ from safeladder.analysis.report import write_report
 from safeladder.analysis.results import RungResult, build_report
 from safeladder.analysis.schema import validate_report
 from safeladder.atomic import write_json
-from safeladder.config import Recipe, SearchRung
+from safeladder.config import Recipe, SearchRung, load_recipe
 from safeladder.ladder import calibrate, searching
 from safeladder.ladder.data import LadderData
 from safeladder.models.families import family_of
@@ -29,6 +29,7 @@ from safeladder.models.tiny import build_tiny
 from safeladder.rollout.parse import ResponseFormat
 from safeladder.search.trace import parse_trace, parse_turn
 from safeladder.training.parallel import Parallel
+from safeladder.training.sft import encode_response
 from safeladder.types import (
     Completion,
     GenerationRequest,
@@ -163,6 +164,23 @@ def test_a_read_that_goes_astray_is_shown_doubted_and_not_trained_on():
             else:
                 assert "<read>" in own and "<read>" not in rest and found.stated[1] is True
     assert strayed > 4, "most names share a syllable with another's"
+
+
+def test_half_of_what_the_laptops_cold_start_learns_from_is_replay():
+    """With a third of the trained tokens the other kinds are forgotten, with much more the searches are not learned."""
+    laptop = load_recipe(Path(__file__).parents[2] / "recipes" / "laptop.yaml")
+    settings = laptop.rungs["search-rl"]
+    assert isinstance(settings, SearchRung) and settings.cold_start is not None
+    world = data().world
+    assert world is not None
+    place = searching.environment(settings, searching.retriever(settings, world, "train"), policy())
+    plain = encode_response(policy(), data().format)
+    encode = searching.encode_search(policy(), place, settings.cold_start, "seed", plain)
+    tokens = {True: 0, False: 0}
+    start = settings.cold_start.model_copy(update={"samples": 200})
+    for sample in data().demonstrations("cold-start", start):
+        tokens[sample.label == "search"] += sum(encode(sample).mask)
+    assert 0.44 < tokens[False] / sum(tokens.values()) < 0.56
 
 
 def test_a_checkpoint_keeps_whether_missing_words_were_named():
