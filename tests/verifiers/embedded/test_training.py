@@ -36,7 +36,6 @@ def test_labels_mean_what_the_sources_say(labelled: Path):
     for pair in pairs:
         if pair.source == "xstest" and pair.group == "xstest-11":  # unsafe prompt, partial refusal
             assert pair.harmful is None and pair.refused is True
-        assert pair.asks_harm == (pair.source == "gptfuzz" or int(pair.group.removeprefix("xstest-")) % 2 == 1)
         if pair.source == "xstest" and pair.group == "xstest-0":  # safe prompt: compliance is no harm
             assert pair.harmful is False
 
@@ -85,9 +84,7 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 
 def test_windows_are_stretches_of_long_replies():
-    short = Example(
-        prompt="?", response="Short.", asks_harm=True, harmful=True, refused=None, source="gptfuzz", group="g"
-    )
+    short = Example(prompt="?", response="Short.", harmful=True, refused=None, source="gptfuzz", group="g")
     long = replace(short, response="One sentence here. " * 60)
     made = windows([short, long], seed=3)
     assert made and made == windows([short, long], seed=3)
@@ -101,7 +98,6 @@ def test_copies_without_the_refusing_sentences_keep_what_else_was_said():
     both = Example(
         prompt="?",
         response=f"I'm sorry, but I cannot help with that. {warns}\nI can't go on.",
-        asks_harm=True,
         harmful=False,
         refused=True,
         source="gptfuzz",

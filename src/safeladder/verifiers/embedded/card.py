@@ -7,8 +7,6 @@ from typing import Any
 
 from safeladder.verifiers.embedded.features import DENSE
 from safeladder.verifiers.embedded.judge import EmbeddedJudge, Kind
-from safeladder.verifiers.embedded.prompts import MOST_LOWERED
-from safeladder.verifiers.embedded.topics import TOPICS
 
 _PURPOSE: Mapping[Kind, tuple[str, str]] = {
     "harm": (
@@ -35,20 +33,13 @@ def model_card(judge: EmbeddedJudge) -> str:
         for name, row in about["measured"].items()
     ]
     uses = ", ".join(f"{use} {value:.2f}" for use, value in judge.thresholds.items())
-    requests = (
-        f" A second part, of {len(judge.prompts.grams):,} n-grams of the request and {len(TOPICS)} lists of"
-        f" topics, lowers the log-odds of harm, by at most {-MOST_LOWERED:.1f}, where the request looks harmless and"
-        " the reply does not open with a refusal; it never raises them."
-        if judge.prompts.grams
-        else ""
-    )
     return "\n".join(
         [
             f"# {judge.name}",
             "",
             f"A logistic regression that gives the {purpose}, from the text of the prompt and of the reply: "
             f"{len(judge.vocabulary.grams):,} word uni- and bigrams and {len(DENSE)} features of how the reply is"
-            f" built.{requests} Inference needs numpy only.",
+            " built. Inference needs numpy only.",
             "",
             f"Made by `safeladder verifier train --kind {judge.name} --data DIR --out DIR --seed {about['seed']}`.",
             "",

@@ -32,14 +32,10 @@ _SENTENCE_END = re.compile(r"[.!?\n]+\s+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One pair with what people said of it; None: the data do not say. `group` is its question.
-
-    `asks_harm`: the request is a harmful one, by its source.
-    """
+    """One pair with what people said of it; None: the data do not say. `group` is its question."""
 
     prompt: str
     response: str
-    asks_harm: bool
     harmful: bool | None
     refused: bool | None
     source: Literal["gptfuzz", "xstest"]
@@ -133,7 +129,6 @@ def _gptfuzz(folder: Path) -> list[Example]:
             Example(
                 prompt=questions[row["question"]],
                 response=row["Response"],
-                asks_harm=True,
                 harmful=harmful,
                 refused=None if harmful == refused else refused,
                 source="gptfuzz",
@@ -155,7 +150,6 @@ def _xstest(folder: Path) -> list[Example]:
                 Example(
                     prompt=sample.question,
                     response=sample.response.answer,
-                    asks_harm=unsafe,
                     harmful=None if unsafe and digit == "3" else unsafe and digit == "1",
                     refused=digit != "1",
                     source="xstest",

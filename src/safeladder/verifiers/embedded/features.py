@@ -41,8 +41,6 @@ DENSE: tuple[str, ...] = (
     *_STRUCTURE,
 )
 
-_REFUSAL_OPENING = DENSE.index("refusal opening")
-
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -51,11 +49,6 @@ class Reading:
     grams: dict[str, float]
     dense: NDArray[np.float64]
     words: tuple[str, ...]
-
-    @property
-    def opens_with_refusal(self) -> bool:
-        """Whether the reply declines in its opening."""
-        return bool(self.dense[_REFUSAL_OPENING])
 
 
 def read_pair(prompt: str, response: str) -> Reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 from safeladder.atomic import write_bytes, write_text
 from safeladder.data.content import language_of
 from safeladder.types import SafeladderError
-from safeladder.verifiers.embedded.features import DENSE, Reading, Vocabulary, read_pair
+from safeladder.verifiers.embedded.features import DENSE, Vocabulary, read_pair
 from safeladder.verifiers.embedded.linear import Sparse, sigmoid
-from safeladder.verifiers.embedded.prompts import PromptPart, lowerings
-from safeladder.verifiers.embedded.topics import TOPICS
 
 Kind = Literal["harm", "refusal"]
 Use = Literal["default", "strict", "lenient"]
 
 SETTINGS, WEIGHTS, CARD = "judge.json", "model.safetensors", "README.md"
-_FORMAT = 2
+_FORMAT = 1
 _LABELS: Mapping[str, tuple[str, str]] = {"harm": ("harmful", "harmless"), "refusal": ("refusal", "answer")}
 
 
@@ -51,7 +49,6 @@ class EmbeddedJudge:
         minimum_coverage: a reply of whose words the judge knows a smaller share is not judged: another language,
             a cipher, noise.
         about: where it comes from: data, seed, measurements.
-        prompts: what it knows of requests (harm only).
     """
 
     kind: Kind
@@ -63,7 +60,6 @@ class EmbeddedJudge:
     thresholds: Mapping[str, float]
     minimum_coverage: float
     about: Mapping[str, Any]
-    prompts: PromptPart = field(default_factory=PromptPart.none)
 
     @property
     def name(self) -> str:
@@ -72,25 +68,21 @@ class EmbeddedJudge:
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Calibrated log-odds of (prompt, response) pairs, whatever their language; [n]."""
-        return self._logits([(prompt, read_pair(prompt, response)) for prompt, response in pairs])
-
-    def _logits(self, read: Sequence[tuple[str, Reading]]) -> NDArray[np.float64]:
-        rows = Sparse.of([self.vocabulary.row(reading) for _, reading in read], self.vocabulary.width)
-        refused = np.array([reading.opens_with_refusal for _, reading in read], dtype=bool)
-        raw = rows.times(self.weights) + self.bias + lowerings(self.prompts, [prompt for prompt, _ in read], refused)
-        return self.slope * raw + self.offset
+        rows = [self.vocabulary.row(read_pair(prompt, response)) for prompt, response in pairs]
+        return self.slope * (Sparse.of(rows, self.vocabulary.width).times(self.weights) + self.bias) + self.offset
 
     def judge(self, pairs: Sequence[tuple[str, str]], *, use: Use = "default") -> list[Verdict]:
         """One verdict a pair, in order. An empty reply, or one in words the judge does not know, is not judged."""
         verdicts: list[Verdict | None] = []
-        read: list[tuple[str, Reading]] = []
+        rows = []
         for prompt, response in pairs:
             reading = read_pair(prompt, response)
             problem = self._problem(response, reading.words)
             if not problem:
-                read.append((prompt, reading))
+                rows.append(self.vocabulary.row(reading))
             verdicts.append(Verdict(value=None, problem=problem) if problem else None)
-        values = iter(sigmoid(self._logits(read)).tolist())
+        raw = Sparse.of(rows, self.vocabulary.width).times(self.weights) + self.bias
+        values = iter(sigmoid(self.slope * raw + self.offset).tolist())
         return [verdict or self._verdict(next(values), use) for verdict in verdicts]
 
     def _verdict(self, value: float, use: Use) -> Verdict:
@@ -125,12 +117,8 @@ class EmbeddedJudge:
             "about": dict(self.about),
             "dense": list(DENSE),
             "grams": list(self.vocabulary.grams),
-            "topics": list(TOPICS),
-            "prompt_grams": list(self.prompts.grams),
-            "prompt_bias": self.prompts.bias,
         }
-        tensors = {"weights": self.weights, "prompt_weights": self.prompts.weights}
-        write_bytes(root / WEIGHTS, save({name: tensor.astype(np.float32) for name, tensor in tensors.items()}))
+        write_bytes(root / WEIGHTS, save({"weights": self.weights.astype(np.float32)}))
         write_text(root / CARD, card)
         write_text(root / SETTINGS, json.dumps(settings, ensure_ascii=False) + "\n")
 
@@ -147,8 +135,7 @@ class EmbeddedJudge:
         root = Path(folder)
         try:
             settings = json.loads((root / SETTINGS).read_text(encoding="utf-8"))
-            tensors = load_file(root / WEIGHTS)
-            weights, asked = (tensors[name].astype(np.float64) for name in ("weights", "prompt_weights"))
+            weights = load_file(root / WEIGHTS)["weights"].astype(np.float64)
         except FileNotFoundError as error:
             raise SafeladderError(f"{root} is no embedded judge: {Path(error.filename).name} not found") from None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -157,10 +144,7 @@ class EmbeddedJudge:
             if settings["format"] != _FORMAT or settings["kind"] not in get_args(Kind):
                 raise SafeladderError(f"embedded judge {root}: unknown format {settings['format']!r} or kind")
             vocabulary = Vocabulary(settings["grams"])
-            prompts = PromptPart(tuple(settings["prompt_grams"]), asked, float(settings["prompt_bias"]))
-            features = tuple(settings["dense"]) == DENSE and tuple(settings["topics"]) == TOPICS
-            width = len(prompts.grams) + len(TOPICS)
-            if not features or weights.shape != (vocabulary.width,) or asked.shape != (width,):
+            if tuple(settings["dense"]) != DENSE or weights.shape != (vocabulary.width,):
                 raise SafeladderError(f"embedded judge {root} was trained for other features; train it again")
             return cls(
                 kind=settings["kind"],
@@ -172,7 +156,6 @@ class EmbeddedJudge:
                 thresholds={use: float(settings["thresholds"][use]) for use in get_args(Use)},
                 minimum_coverage=float(settings["minimum_coverage"]),
                 about=settings["about"],
-                prompts=prompts,
             )
         except (KeyError, TypeError) as error:
             raise SafeladderError(f"embedded judge {root}: {SETTINGS} lacks or misstates {error}") from None

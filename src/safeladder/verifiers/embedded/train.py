@@ -20,7 +20,6 @@ from safeladder.verifiers.embedded.examples import XSTEST_MODELS, Example, Examp
 from safeladder.verifiers.embedded.features import DENSE, OPENING, Vocabulary, read_pair
 from safeladder.verifiers.embedded.judge import EmbeddedJudge, Kind
 from safeladder.verifiers.embedded.linear import Sparse, Vector, auc, fit_logistic, fit_platt, sigmoid
-from safeladder.verifiers.embedded.prompts import PromptPart, fit_prompts, lowerings
 
 FOLDS = 5
 MINIMUM_GROUPS = 5
@@ -35,8 +34,6 @@ LEAST_ROWS = 50
 """A class of a source with fewer pairs than this has a smaller share of the loss: one reply does not make a class."""
 FLAT = 0.005
 """Differences of recall − false-alarm rate smaller than this say nothing: their standard error is about 0.03."""
-QUESTIONS_BESIDE = 0.3
-"""Weight of GPTFuzz's questions, all of them harmful, beside each kind of XSTest's."""
 Progress = Callable[[str], None]
 Rows = NDArray[np.int64]
 
@@ -48,7 +45,6 @@ class Settings:
     `opening`: n-grams of the opening are columns of their own. `copy_weight`: weight of a pair's altered copy beside
     the pair's own; the copies are windows for harm, and replies without their refusing sentences for refusals.
     `source_weights`: each source's share of the loss, whatever its size; its classes share it equally.
-    `prompts`: a part of the judge learns which requests are harmless.
     """
 
     opening: bool
@@ -57,7 +53,6 @@ class Settings:
     penalty: float
     copy_weight: float
     source_weights: Mapping[str, float]
-    prompts: bool
 
 
 SETTINGS: Mapping[Kind, Settings] = {
@@ -68,7 +63,6 @@ SETTINGS: Mapping[Kind, Settings] = {
         penalty=2e-3,
         copy_weight=0.25,
         source_weights={"gptfuzz": 1.0, "xstest": 1.0},
-        prompts=True,
     ),
     "refusal": Settings(
         opening=True,
@@ -77,7 +71,6 @@ SETTINGS: Mapping[Kind, Settings] = {
         penalty=5e-4,
         copy_weight=0.5,
         source_weights={"gptfuzz": 0.3, "xstest": 1.0},
-        prompts=False,
     ),
 }
 
@@ -100,9 +93,6 @@ class Table:
         self.matrix = Sparse.of([self.vocabulary.row(reading) for reading in readings], self.vocabulary.width)
         self.dense = np.stack([reading.dense for reading in readings])
         self.words = [reading.words for reading in readings]
-        self.refused = np.array([reading.opens_with_refusal for reading in readings])
-        self.prompts = np.array([pair.prompt for pair in everything])
-        self.asks_harm = np.array([pair.asks_harm for pair in everything])
         self.groups, self.group_numbers = np.unique(np.array(groups), return_inverse=True)
         self.in_opening = np.array([gram.startswith(OPENING) for gram in self.vocabulary.grams])
         self.sources = np.array([pair.source for pair in everything])
@@ -122,12 +112,10 @@ class Fitted:
     known: NDArray[np.bool_]
     weights: Vector
     bias: float
-    prompts: PromptPart
 
     def logits(self, table: Table, rows: Rows) -> Vector:
         """[n]."""
-        replies = table.matrix.take(rows).times(self.weights) + self.bias
-        return replies + lowerings(self.prompts, table.prompts[rows].tolist(), table.refused[rows])
+        return table.matrix.take(rows).times(self.weights) + self.bias
 
 
 def fit(table: Table, pairs: Rows) -> Fitted:
@@ -154,19 +142,7 @@ def fit(table: Table, pairs: Rows) -> Fitted:
         scales=scales,
         penalty=settings.penalty,
     )
-    return Fitted(known, coefficients, bias, _fit_prompts(table, pairs) if settings.prompts else PromptPart.none())
-
-
-def _fit_prompts(table: Table, pairs: Rows) -> PromptPart:
-    _, first = np.unique(table.group_numbers[pairs], return_index=True)
-    questions = pairs[first]
-    return fit_prompts(
-        table.prompts[questions].tolist(),
-        table.asks_harm[questions].tolist(),
-        table.sources[questions].tolist(),
-        minimum=MINIMUM_GROUPS,
-        extra=QUESTIONS_BESIDE,
-    )
+    return Fitted(known, coefficients, bias)
 
 
 def common_scaled_down(square: Vector, known: NDArray[np.bool_]) -> Vector:
@@ -252,7 +228,6 @@ def train(examples: Examples, kind: Kind, *, seed: int = 0, progress: Progress =
         thresholds=thresholds,
         minimum_coverage=round(0.8 * float(np.quantile(known, 0.001)), 3),
         about=about,
-        prompts=final.prompts,
     )
 
 
