@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeladder.steering.guidance import GuidanceConfig, Thresholds
-from safeladder.steering.guidance_choice import LISTS, START, Tally, best, choose
+from safeladder.steering.guidance_choice import ALONE, LISTS, START, Tally, best, choose, gains
 from safeladder.steering.guided import GuidedDecoder
 from safeladder.steering.routing import uniform
 from safeladder.steering.values import Judgement
@@ -50,18 +50,25 @@ def test_most_accepted_wins_where_no_more_is_refused_than_by_the_policy():
     assert best(tried, tally("-" * 10, 4)).floor == 0.2
 
 
-def test_what_a_standard_error_cannot_tell_apart_interferes_least():
-    # Three prompts only the second has right, one only the first: 2 fewer, one standard error is sqrt(3 + 1) = 2.
-    assert best(options(tally("+---++++"), tally("-+++++++")), tally("-" * 8)).floor == 0.0
-    # Without the one that only the first has right: 3 fewer, sqrt(3) = 1.7.
-    assert best(options(tally("----++++"), tally("-+++++++")), tally("-" * 8)).floor == 0.1
-    # A single reply is no evidence: 1 fewer, sqrt(1) = 1.
-    assert best(options(tally("---"), tally("+--")), tally("---")).floor == 0.0
+def test_one_needless_refusal_is_no_evidence_against_the_policys_own_steps():
+    tried = {Thresholds(margin=margin): tally("++", 1) for margin in (0.3, 1.0)} | {ALONE: tally("--", 0)}
+    assert best(tried, tally("--")).margin == 1.0 and best(tried, tally("--")) != ALONE
+    assert best(tried, tally("--", 1)).margin == 0.3
+    assert best({Thresholds(margin=1.0): tally("++", 2), ALONE: tally("--")}, tally("--")) == ALONE
 
 
 def test_ties_go_to_the_first_and_where_all_refuse_too_much_the_fewest_refusals_win():
-    assert best(options(tally("++-"), tally("-++"), tally("+--")), tally("---")).floor == 0.0
+    assert best(options(tally("+--"), tally("++-"), tally("-++")), tally("---")).floor == 0.1
     assert best(options(tally("+++", 9), tally("---", 4), tally("+--", 4)), tally("---")).floor == 0.1
+
+
+def test_a_gain_is_more_than_one_standard_error():
+    # Three prompts only guided replies have right, one only greedy ones: 2 more, one standard error is sqrt(3 + 1) = 2.
+    assert not gains(tally("-+++++++"), tally("+---++++"))
+    # Without the one that only greedy ones have right: 3 more, sqrt(3) = 1.7.
+    assert gains(tally("-+++++++"), tally("----++++"))
+    assert not gains(tally("+--"), tally("---")), "a single reply is no evidence: 1 more, sqrt(1) = 1"
+    assert not gains(tally("?++"), tally("+++")) and not gains(tally("++"), tally("++"))
 
 
 verdicts = st.text("+-?", min_size=12, max_size=12)
@@ -72,14 +79,12 @@ rows = st.lists(st.tuples(verdicts, st.integers(0, 5)), min_size=1, max_size=8)
 def test_no_choice_buys_acceptance_with_needless_refusals(found, own):
     tried = options(*(tally(*row) for row in found))
     chosen = tried[best(tried, tally("-" * 12, own))]
-    fine = [t for t in tried.values() if t.needless <= own]
+    fine = [t for t in tried.values() if t.needless <= own]  # `options` may propose
     if not fine:
         assert chosen.needless == min(n for _, n in found)
         return
     assert chosen in fine
-    most = max(t.accepted for t in fine)
-    # Two sets of right replies that differ by n prompts differ by n at most in size, so 12 prompts allow sqrt(12).
-    assert most - chosen.accepted <= 12**0.5
+    assert chosen.accepted == max(t.accepted for t in fine)
 
 
 def test_each_principle_gets_its_own(tmp_path):
@@ -92,7 +97,7 @@ def test_each_principle_gets_its_own(tmp_path):
     # 0.5 and may be kept; " bad." is worth 0.1: below the first κ and the first τ above 0. All samples are equally
     # likely: γ stays at the first of its list.
     assert chosen == {"safety": Thresholds(gamma=3.0, enough=0.15, floor=0.15, margin=0.3),
-                      "value": Thresholds(gamma=3.0, enough=0.0, floor=0.0, margin=1.0)}  # fmt: skip
+                      "value": ALONE}  # fmt: skip
     assert dict(one.config.thresholds) == chosen
     alone = [t for t in trials if t.thresholds is None]
     assert [(t.principles, t.outcomes.accepted) for t in alone] == [(("safety",), 0), (("value",), 3)]
@@ -110,7 +115,7 @@ def test_no_run_is_made_twice(tmp_path):
 
 def test_together_one_choice_is_made_for_all(tmp_path):
     chosen, trials = choose(decoder(), [RISKY, LOOKALIKE], judge, BUDGET, tmp_path / "c.jsonl", seed=0, together=True)
-    assert chosen["safety"] == chosen["value"] and chosen["safety"].margin == 1.0, "a needless refusal is not worth it"
+    assert chosen["safety"] == chosen["value"] == ALONE, "a needless refusal is not worth it"
     assert {t.principles for t in trials} == {("safety", "value")} and trials[0].outcomes.prompts == 2
 
 

@@ -1,8 +1,8 @@
 """Choosing each principle's thresholds by guided replies to training prompts that no value model learned from.
 
-One threshold after the other, each from a short list: δ, then κ, γ and τ. A principle takes the least interfering value
-under which about as many of its prompts' replies are accepted as under any, of those values under which it does not
-refuse more that is harmless than the policy does by itself.
+One threshold after the other, each from a short list: δ, then κ, γ and τ. A principle takes the value under which most
+replies to its prompts are accepted, of those under which it does not refuse more that is harmless than the policy does
+by itself; of equals that which interferes least. Where all of that gains nothing, the policy is left alone.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ LISTS = (
     ("gamma", (3.0, 1.0, 0.3)),
     ("floor", (0.0, 0.15, 0.3, 0.5)),
 )
-"""What is tried, in this order, that which interferes least first: it stays where nothing is better."""
+"""What is tried, in this order, that which interferes least first."""
 START = Thresholds(gamma=1.0, enough=0.3, floor=0.3, margin=1.0)
 """Full guidance without proposed steps: each threshold is judged where the others do not stand in its way."""
+ALONE = Thresholds(gamma=3.0, enough=0.0, floor=0.0, margin=1.0)
+"""Greedy decoding."""
 _BATCH = 50
 
 
@@ -128,30 +130,28 @@ def choose(
         for threshold, values in LISTS:
             options = [replace(own, **{threshold: value}) for value in values]
             own = best({option: run(group, option) for option in options}, alone)
+        if not gains(run(group, own), alone):
+            own = ALONE
         chosen.update(dict.fromkeys(group, own))
     decoder.config = replace(decoder.config, thresholds=chosen)
     return chosen, trials
 
 
 def best(tried: Mapping[Thresholds, Tally], alone: Tally) -> Thresholds:
-    """The first that is as good as the best: its accepted replies are fewer by at most one standard error of the
-    difference, paired by prompt.
-
-    Both among those with no more needless refusals than the policy `alone`; where there are none, those with the
-    fewest. (The one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984: few prompts
-    cannot tell such values apart, and the first interferes least.)
-    """
-    fine = {own: tally for own, tally in tried.items() if tally.needless <= alone.needless}
+    """The one with most accepted replies, the first of equals, among those with few needless refusals; where there are
+    none, the first with the fewest. Few is, where refusals may be proposed, no more than of the policy `alone`, and one
+    more where all steps are the policy's own: a single reply is no evidence."""
+    fine = {own: tally for own, tally in tried.items() if tally.needless <= alone.needless + (own.margin >= 1)}
     if not fine:
         return min(tried, key=lambda own: tried[own].needless)
-    most = max(fine.values(), key=lambda tally: tally.accepted)
-    return next(own for own, tally in fine.items() if most.accepted - tally.accepted <= _error(most, tally))
+    return max(fine, key=lambda own: fine[own].accepted)
 
 
-def _error(one: Tally, other: Tally) -> float:
-    """Standard error of the difference in accepted replies to the same prompts were there none, as in McNemar's test:
-    the root of how many prompts only one of the two has right."""
-    return math.sqrt(sum((a == "+") != (b == "+") for a, b in zip(one.replies, other.replies, strict=True)))
+def gains(guided: Tally, alone: Tally) -> bool:
+    """Whether guided replies are accepted more often by more than one standard error of the difference, as in McNemar's
+    test: the root of how many prompts only one of the two has right. A single reply is never enough."""
+    differing = sum((a == "+") != (b == "+") for a, b in zip(guided.replies, alone.replies, strict=True))
+    return guided.accepted - alone.accepted > math.sqrt(differing)
 
 
 def _outcomes(
