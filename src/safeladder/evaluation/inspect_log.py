@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import inspect_ai
 from inspect_ai.event import ModelEvent, ScoreEvent
@@ -157,7 +157,7 @@ def _results(samples: Sequence[EvalSample]) -> EvalResults:
     """The scorer's metric over the samples that it could judge."""
     scores = [SampleScore(score=s.scores[_SCORER], sample_id=s.id) for s in samples if s.scores]
     scored = [found for found in scores if isinstance(found.score.value, dict)]
-    means = cast(dict[str, float], verifier_means()(scored))
+    means = cast(dict[str, float], cast(Any, verifier_means())(scored))
     metrics = {name: EvalMetric(name=name, group="verifier_means", value=float(mean)) for name, mean in means.items()}
     return EvalResults(
         total_samples=len(samples),
